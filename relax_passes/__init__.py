@@ -1,0 +1,1 @@
+"""Relax passes: pure IRModule -> IRModule rewrites that know no device, no file and no model name."""

@@ -1,0 +1,1 @@
+"""What a target is: kernels, schedules, toolchain and device sessions."""
