@@ -1,0 +1,104 @@
+"""Integer matmuls to the packed kernel ``mllm.linear_w8a8``, one call for all linears that read the same
+value.
+
+Runs after ``quantize_w8a8`` (it looks for ``matmul(xq int8, Wq int8 parameter) -> int32``) and before
+``partition``, so the slices that undo joining and padding land in float functions and the NPU function is
+one kernel call.
+
+The packed parameter is named ``A.int8+B.int8.packed``: the packed forms of A and B, joined along the output
+channels. Each N is padded to a multiple of 32 and K to a multiple of 4, once, in the weights.
+"""
+
+from __future__ import annotations
+
+import tvm
+from tvm import ir, relax
+
+from .graph import LINEAR_W8A8, bindings, kernel_call, split_params, static_shape
+
+PACKED = ".packed"
+JOIN = "+"
+N_LANES = 32
+K_LANES = 4
+
+
+@tvm.transform.module_pass(opt_level=0, name="LowerLinear")
+class LowerLinear:
+    """Replaces every integer matmul of ``main`` by a slice of a packed kernel call."""
+
+    def transform_module(self, mod: ir.IRModule, _context: tvm.transform.PassContext) -> ir.IRModule:
+        lowerer = _Lowerer(mod, mod["main"])
+        mod = mod.clone()
+        mod["main"] = lowerer.rewrite()
+        return mod
+
+
+def round_up(value: int, multiple: int) -> int:
+    """``value`` rounded up to a multiple of ``multiple``."""
+    return -(-value // multiple) * multiple
+
+
+@relax.expr_functor.mutator
+class _Lowerer(relax.PyExprMutator):
+    def __init__(self, mod: ir.IRModule, function: relax.Function):
+        super().__init__(mod)
+        self.function = function
+        self.inputs, self.parameters = split_params(function)
+        self.groups = self._group_by_input()
+        self.weights = {weight for group in self.groups.values() for weight in group}
+        self.added: list[relax.Var] = []
+        # Input value -> the kernel call's result, emitted where the first linear of the group stood.
+        self.accumulators: dict[relax.Var, relax.Var] = {}
+
+    def _group_by_input(self) -> dict[relax.Var, list[relax.Var]]:
+        parameters = set(self.parameters)
+        groups: dict[relax.Var, list[relax.Var]] = {}
+        for binding in bindings(self.function):
+            if _is_integer_matmul(binding.value) and binding.value.args[1] in parameters:
+                x, weight = binding.value.args
+                groups.setdefault(x, []).append(weight)
+        return groups
+
+    def rewrite(self) -> relax.Function:
+        body = self.visit_expr(self.function.body)
+        kept = [p for p in self.parameters if p not in self.weights]
+        attrs = self.function.attrs
+        return relax.Function([*self.inputs, *kept, *self.added], body, self.function.ret_ty, True, attrs)
+
+    def visit_call_(self, call: relax.Call) -> relax.Expr:
+        if not _is_integer_matmul(call) or call.args[1] not in self.weights:
+            return super().visit_call_(call)
+        x, weight = call.args
+        group = self.groups[x]
+        if x not in self.accumulators:
+            self.accumulators[x] = self._emit_kernel(self.visit_expr(x), group)
+        widths = [static_shape(member)[1] for member in group]
+        begin = sum(round_up(width, N_LANES) for width in widths[: group.index(weight)])
+        return _columns(self.accumulators[x], begin, begin + static_shape(weight)[1])
+
+    def _emit_kernel(self, x: relax.Var, group: list[relax.Var]) -> relax.Var:
+        k = static_shape(group[0])[0]
+        padded = round_up(k, K_LANES)
+        if padded != k:
+            x = self.builder_.emit(relax.op.nn.pad(x, [0, 0, 0, padded - k]))
+        n = sum(round_up(static_shape(member)[1], N_LANES) for member in group)
+        shape = (n // N_LANES, padded // K_LANES, N_LANES, K_LANES)
+        name = JOIN.join(member.name for member in group) + PACKED
+        packed = relax.Var(name, relax.TensorType(shape, "uint8"))
+        self.added.append(packed)
+        out = relax.TensorType((x.ty.shape.values[0], n), "int32")
+        return self.builder_.emit(kernel_call(LINEAR_W8A8, [x, packed], out))
+
+
+def _is_integer_matmul(expr: relax.Expr) -> bool:
+    return (
+        isinstance(expr, relax.Call)
+        and expr.op == ir.Op.get("relax.matmul")
+        and str(expr.attrs.out_dtype) == "int32"
+    )
+
+
+def _columns(x: relax.Var, begin: int, end: int) -> relax.Expr:
+    if (begin, end) == (0, int(x.ty.shape.values[1])):
+        return x
+    return relax.op.strided_slice(x, [1], [begin], [end], assume_inbound=True)

@@ -1,0 +1,59 @@
+"""The one list of passes, in phases, from an imported module to placed functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import tvm
+from tvm import ir, relax
+
+from .analyze_token_axis import analyze_token_axis
+from .lower_linear import LowerLinear
+from .partition import Partition
+from .place import Place
+from .quantize_w8a8 import QuantizeW8A8
+
+Observer = Callable[[str, ir.IRModule], None]
+
+
+def phases(shadow: Mapping[str, bool], shadow_dtype: str = "float16") -> dict[str, list[tvm.transform.Pass]]:
+    """The passes of each phase, in order.
+
+    Args:
+        shadow: weight names of the linears to quantize -> whether each has a shadow path.
+        shadow_dtype: storage of the shadow path's weight rows, ``float16`` or ``float32``.
+    """
+    return {
+        "analyse": [CheckTokenAxis()],
+        "quantize": [QuantizeW8A8(shadow, shadow_dtype), relax.transform.DeadCodeElimination()],
+        "lower": [LowerLinear(), relax.transform.CanonicalizeBindings()],
+        "partition": [Partition()],
+        "place": [Place()],
+    }
+
+
+def run(
+    mod: ir.IRModule,
+    shadow: Mapping[str, bool],
+    shadow_dtype: str = "float16",
+    observe: Observer | None = None,
+) -> ir.IRModule:
+    """Runs all phases; ``observe(phase, module)`` is called after each.
+
+    Raises:
+        PassError: the module has an op without a rule, or ``shadow`` names a weight that is not a linear's.
+    """
+    for phase, passes in phases(shadow, shadow_dtype).items():
+        mod = tvm.transform.Sequential(passes)(mod)
+        if observe is not None:
+            observe(phase, mod)
+    return mod
+
+
+@tvm.transform.module_pass(opt_level=0, name="CheckTokenAxis")
+class CheckTokenAxis:
+    """Refuses a module with an op whose effect on tokens is unknown, before anything is rewritten."""
+
+    def transform_module(self, mod: ir.IRModule, _context: tvm.transform.PassContext) -> ir.IRModule:
+        analyze_token_axis(mod["main"])
+        return mod
