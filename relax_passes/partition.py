@@ -4,8 +4,9 @@ Runs after ``lower_linear``. Every op belongs to one kind:
 
 * ``linear``: the packed integer kernel;
 * ``shadow``: a float linear on the outlier residual;
-* ``dynamic``: token-mixing ops and ops on the whole cache (symbolic cache length, one copy);
-* ``float``: the other token-wise ops.
+* ``dynamic``: token-mixing ops, and ops on the whole cache or on values whose tokens are not rows (symbolic
+  cache length, one copy);
+* ``float``: the other token-wise ops. So every value between functions has its tokens as rows.
 
 An op's level is the largest level of what it reads, plus one where the kind changes; ops of equal level and
 kind form one function. Data flows to higher levels only, so the cut has no cycle, and a quantized input's
@@ -25,7 +26,7 @@ import tvm
 from tvm import ir, relax, tirx
 from tvm_ffi import structural_equal, structural_hash
 
-from .analyze_token_axis import TokenAxisTable, analyze_token_axis
+from .analyze_token_axis import TokenAxis, TokenAxisTable, analyze_token_axis
 from .errors import PassError
 from .graph import LINEAR_W8A8, SHADOW_LINEAR, bindings, op_name, operands, results, split_params
 
@@ -128,17 +129,19 @@ def _stages(function: relax.Function, table: TokenAxisTable, inputs: set[relax.V
     groups: dict[tuple[int, str, relax.Var | None], list[relax.VarBinding]] = {}
     for binding in bindings(function):
         kind = _kind(binding, table, inputs)
-        level = 0
-        for leaf in operands(binding.value):
-            if leaf in levels:
-                before, before_kind = levels[leaf]
-                level = max(level, before + (before_kind != kind))
+        read = [levels[leaf] for leaf in operands(binding.value) if leaf in levels]
+        # An append is no function of its own: it happens on the level that made its rows.
+        level = read[0][0] if kind == _APPEND else _level(kind, read)
         levels[binding.var] = (level, kind)
-        # One integer function reads one quantized value: it is one kernel call.
-        own = binding.var if kind == LINEAR else None
-        groups.setdefault((level, kind, own), []).append(binding)
+        # One integer function is one kernel call.
+        single = binding.var if kind == LINEAR else None
+        groups.setdefault((level, kind, single), []).append(binding)
     stages = [_Stage(level, kind, tuple(found)) for (level, kind, _), found in groups.items()]
-    return sorted(stages, key=lambda stage: stage.level)
+    return sorted(stages, key=lambda stage: (stage.level, stage.kind == _APPEND))
+
+
+def _level(kind: str, read: Sequence[tuple[int, str]]) -> int:
+    return max((level + (other != kind) for level, other in read), default=0)
 
 
 def _kind(binding: relax.VarBinding, table: TokenAxisTable, inputs: set[relax.Var]) -> str:
@@ -149,14 +152,14 @@ def _kind(binding: relax.VarBinding, table: TokenAxisTable, inputs: set[relax.Va
         return SHADOW
     if name == "relax.concat" and table.mixes(binding.var) and operands(binding.value)[0] in inputs:
         return _APPEND
-    if table.mixes(binding.var) or _reads_cache(binding, table):
-        return DYNAMIC
-    return FLOAT
+    touched = [binding.var, *(leaf for leaf in operands(binding.value) if isinstance(leaf, relax.Var))]
+    rows = all(_holds_rows(table.axis(value)) for value in touched)
+    return FLOAT if rows and not table.mixes(binding.var) else DYNAMIC
 
 
-def _reads_cache(binding: relax.VarBinding, table: TokenAxisTable) -> bool:
-    axis = table.axis(binding.var)
-    return axis is not None and not isinstance(axis.tokens, relax.Var)
+def _holds_rows(axis: TokenAxis | None) -> bool:
+    """Whether a value is a weight, or has one row (first axis) for each new token: what a chunk can cut."""
+    return axis is None or (axis.axis == 0 and isinstance(axis.tokens, relax.Var))
 
 
 def _read(found: Sequence[relax.VarBinding]) -> list[relax.Var]:
