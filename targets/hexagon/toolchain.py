@@ -1,0 +1,144 @@
+"""The cross compiler (zig, from PyPI), the emulator, and the device server built with them."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import tvm_ffi
+
+from targets.errors import ToolchainError
+
+ServerKind = Literal["qemu", "host"]
+
+_RUNTIME = Path(__file__).parent / "runtime"
+_WARNINGS = ("-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Werror")
+_STDERR_TAIL = 2000
+_COMPILE_SECONDS = 900
+"""The first compilation for a target also compiles its C library: minutes on a busy machine."""
+
+
+def find_qemu() -> Path:
+    """The Hexagon user mode emulator; raises ToolchainError when it is not installed."""
+    found = shutil.which("qemu-hexagon")
+    if found is None:
+        raise ToolchainError(
+            "qemu-hexagon is not on PATH, and device 'qemu' runs Hexagon code in it: "
+            "install it with `apt-get install qemu-user` (or `make demo`), or use device 'host'"
+        )
+    return Path(found)
+
+
+def cache_dir() -> Path:
+    """Where compiled servers and the compiler's own caches are kept, for each user; it may not exist yet."""
+    root = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(root) / "mllm-tvm"
+
+
+def compile_c(source: Path, kind: ServerKind, out: Path) -> None:
+    """Compile one C11 file of the device server into the object file ``out``."""
+    _run_zig([*_compile_flags(kind), "-c", str(source)], out)
+
+
+def link_server(objects: Sequence[Path], kind: ServerKind, out: Path) -> Path:
+    """Link kernel ``objects`` and the device server into the static executable ``out``, and return it.
+
+    ``kind`` "qemu" gives a Hexagon ELF, "host" one for this CPU; ``objects`` must be for the same. Raises
+    ToolchainError when ziglang is missing or fails, with the end of what it printed.
+    """
+    for path in objects:
+        if not path.is_file():
+            raise ToolchainError(f"kernel object {path} does not exist: build it with build_object first")
+    inputs = [*map(str, _server_objects(kind)), *map(str, objects)]
+    _run_zig(["-target", _triple(kind), "-static", "-s", *inputs], out)
+    return out
+
+
+def include_flags() -> list[str]:
+    """Compiler flags that find the headers of TVM's C ABI."""
+    folders = (tvm_ffi.libinfo.find_include_path(), tvm_ffi.libinfo.find_dlpack_include_path())
+    return [flag for folder in folders for flag in ("-isystem", str(folder))]
+
+
+def server_sources() -> list[Path]:
+    """The C files of the device server."""
+    return sorted(_RUNTIME.glob("*.c"))
+
+
+def _triple(kind: ServerKind) -> str:
+    # musl on the host too: it needs no headers or libraries of the machine, and links statically.
+    return "hexagon-linux-musl" if kind == "qemu" else f"{platform.machine()}-linux-musl"
+
+
+def _compile_flags(kind: ServerKind) -> list[str]:
+    flags = ["-target", _triple(kind), "-std=c11", "-O2", *_WARNINGS, *include_flags()]
+    # QEMU 7.2 reads a stale value when one packet holds a store and an aliasing load.
+    return [*flags, "-mno-packets"] if kind == "qemu" else flags
+
+
+def _server_objects(kind: ServerKind) -> list[Path]:
+    folder = cache_dir() / "server" / f"{kind}-{_server_key(kind)}"
+    if not folder.is_dir():
+        _compile_server(kind, folder)
+    return sorted(folder.glob("*.o"))
+
+
+def _server_key(kind: ServerKind) -> str:
+    digest = hashlib.sha256()
+    versions = [importlib.metadata.version("apache-tvm-ffi"), _zig_version()]
+    for text in [*_compile_flags(kind), *versions]:
+        digest.update(text.encode() + b"\0")
+    for path in sorted(_RUNTIME.glob("*.[ch]")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:20]
+
+
+def _compile_server(kind: ServerKind, folder: Path) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".compiling-") as unfinished:
+        objects = Path(unfinished) / "objects"
+        objects.mkdir()
+        for source in server_sources():
+            compile_c(source, kind, objects / f"{source.stem}.o")
+        # Somebody else may have finished first; theirs is the same.
+        if not folder.is_dir():
+            os.replace(objects, folder)
+
+
+def _zig_version() -> str:
+    if importlib.util.find_spec("ziglang") is None:
+        raise ToolchainError("the cross compiler is missing: install it with `pip install ziglang==0.17.0`")
+    return importlib.metadata.version("ziglang")
+
+
+def _run_zig(arguments: Sequence[str], out: Path) -> None:
+    """Run ``zig cc``, writing to a temporary name beside ``out`` first."""
+    _zig_version()
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".zig-") as folder:
+        unfinished = Path(folder) / out.name
+        command = [sys.executable, "-m", "ziglang", "cc", *arguments, "-o", str(unfinished)]
+        try:
+            result = subprocess.run(
+                command, env=_zig_environment(), capture_output=True, text=True, timeout=_COMPILE_SECONDS
+            )
+        except subprocess.TimeoutExpired as error:
+            raise ToolchainError(f"zig cc did not finish {out} within {_COMPILE_SECONDS} s") from error
+        if result.returncode != 0:
+            tail = result.stderr[-_STDERR_TAIL:].strip()
+            raise ToolchainError(f"zig cc failed (exit code {result.returncode}) for {out}:\n{tail}")
+        os.replace(unfinished, out)
+
+
+def _zig_environment() -> dict[str, str]:
+    caches = {"ZIG_GLOBAL_CACHE_DIR": "zig", "ZIG_LOCAL_CACHE_DIR": "zig-local"}
+    return {**{name: str(cache_dir() / folder) for name, folder in caches.items()}, **os.environ}
