@@ -1,0 +1,1 @@
+"""Runs an artifact: chunk planner, task graph, scheduler, workers and the engine."""

@@ -1,0 +1,75 @@
+"""Cuts a prompt into chunks of compiled lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from .tasks import ScheduleError
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkPlan:
+    """``tokens`` tokens from ``start`` on, run by functions compiled for ``length`` >= ``tokens`` rows."""
+
+    start: int
+    tokens: int
+    length: int
+
+
+def plan_chunks(
+    tokens: int, chunk_lengths: Sequence[int], cost: Mapping[int, float] | None = None
+) -> tuple[ChunkPlan, ...]:
+    """The cheapest chunks that cover ``tokens``, longest first; only the last one is padded.
+
+    ``cost`` maps each chunk length to what running it costs (default: its length). The padding stays below
+    the smallest compiled length. Equal costs prefer less padding, then fewer chunks, then longer ones.
+    Raises ScheduleError for a negative token count, no chunk lengths, or a length without a cost.
+    """
+    lengths = _checked_lengths(tokens, chunk_lengths)
+    prices = {length: float(length) for length in lengths} if cost is None else cost
+    missing = [length for length in lengths if length not in prices]
+    if missing:
+        raise ScheduleError(f"chunk length {missing[0]} has no cost: give one for each of {lengths}")
+    return _place(tokens, _cheapest_cover(tokens, lengths, prices))
+
+
+def _checked_lengths(tokens: int, chunk_lengths: Sequence[int]) -> list[int]:
+    if tokens < 0:
+        raise ScheduleError(f"cannot plan chunks for {tokens} tokens: expected 0 or more")
+    lengths = sorted(set(chunk_lengths), reverse=True)
+    if not lengths or lengths[-1] < 1:
+        raise ScheduleError(f"chunk lengths {tuple(chunk_lengths)}: expected one or more positive lengths")
+    return lengths
+
+
+def _cheapest_cover(tokens: int, lengths: list[int], cost: Mapping[int, float]) -> list[int]:
+    """Chunk lengths, longest first, by dynamic programming over the exact sum of the lengths."""
+    limit = tokens + lengths[-1] - 1
+    best: list[tuple[float, int, int] | None] = [(0.0, 0, 0)] + [None] * limit
+    for total in range(1, limit + 1):
+        options = []
+        for length in lengths:
+            rest = best[total - length] if length <= total else None
+            if rest is not None:
+                options.append((rest[0] + cost[length], rest[1] + 1, -length))
+        best[total] = min(options, default=None)
+    if tokens == 0:
+        return []
+    covers = [(entry[0], total) for total in range(tokens, limit + 1) if (entry := best[total]) is not None]
+    total, chosen = min(covers)[1], []
+    while total:
+        entry = best[total]
+        assert entry is not None
+        chosen.append(-entry[2])
+        total += entry[2]
+    return sorted(chosen, reverse=True)
+
+
+def _place(tokens: int, lengths: list[int]) -> tuple[ChunkPlan, ...]:
+    chunks, start = [], 0
+    for length in lengths:
+        used = min(length, tokens - start)
+        chunks.append(ChunkPlan(start, used, length))
+        start += used
+    return tuple(chunks)

@@ -1,0 +1,88 @@
+"""Out-of-order scheduling of tasks on processors, with no clock of its own.
+
+:class:`Scheduler` is the online part: ask :meth:`Scheduler.next` when a processor is free, tell
+:meth:`Scheduler.complete` when a task ended. Real workers and :func:`simulate` drive the same code.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Sequence
+
+from .policies import Policy, find_policy
+from .tasks import PROCESSORS, ScheduleError, Span, Task, TaskState, initial_state, program_order
+
+
+class Scheduler:
+    """The online scheduler of one run. Not locked: the caller serializes the calls.
+
+    The program order is the order of ``tasks``; a task listed before one of its dependencies moves behind it.
+    Raises ScheduleError for a duplicate id, a missing dependency, a cycle, an unknown processor or policy.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        policy: str | Callable[[TaskState], Policy] = "paper",
+        processors: Sequence[str] = PROCESSORS,
+    ) -> None:
+        ordered = program_order(tasks, processors)
+        self._state, dependencies = initial_state(ordered)
+        self._index = {task.id: index for index, task in enumerate(ordered)}
+        self._running: set[int] = set()
+        self._policy = find_policy(policy)(self._state)
+        self.unfinished = len(ordered)
+        for index, count in enumerate(dependencies):
+            self._announce(index, count)
+
+    def next(self, processor: str) -> Task | None:
+        """The task ``processor`` should start now; None when it has to wait for a task to complete."""
+        index = self._policy.choose(processor)
+        if index is None:
+            return None
+        self._running.add(index)
+        self._state.running += 1
+        return self._state.tasks[index]
+
+    def complete(self, task: Task) -> None:
+        """Note that a task given out by :meth:`next` ended; raises ScheduleError for any other."""
+        index = self._index.get(task.id, -1)
+        if index not in self._running:
+            raise ScheduleError(f"task {task.id} {task.name!r} is not running: it cannot complete")
+        self._running.remove(index)
+        self._state.running -= 1
+        self.unfinished -= 1
+        for successor in self._state.successors[index]:
+            self._state.pending[successor] -= 1
+            self._state.last_dependency[successor] -= index
+            self._announce(successor, self._state.pending[successor])
+
+    def _announce(self, index: int, pending: int) -> None:
+        if pending == 0:
+            self._policy.on_ready(index)
+        elif pending == 1:
+            self._policy.on_last_dependency(index)
+
+
+def simulate(
+    tasks: Sequence[Task],
+    policy: str | Callable[[TaskState], Policy] = "paper",
+    processors: Sequence[str] = PROCESSORS,
+) -> tuple[Span, ...]:
+    """Run ``tasks`` on a virtual clock, each for its ``duration``; spans in order of their start."""
+    scheduler = Scheduler(tasks, policy, processors)
+    idle, now = set(processors), 0.0
+    events: list[tuple[float, int, Task]] = []
+    spans: list[Span] = []
+    while True:
+        for processor in [p for p in processors if p in idle]:
+            task = scheduler.next(processor)
+            if task is not None:
+                idle.remove(processor)
+                spans.append(Span(task, now, now + task.duration))
+                heapq.heappush(events, (now + task.duration, len(spans), task))
+        if not events:
+            return tuple(spans)
+        now, _, ended = heapq.heappop(events)
+        scheduler.complete(ended)
+        idle.add(ended.processor)

@@ -1,0 +1,119 @@
+"""Tasks, their program order and what a scheduling policy may look at: plain Python, no tensors."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from targets.errors import MllmTvmError
+
+PROCESSORS = ("cpu", "npu")
+
+
+class ScheduleError(MllmTvmError):
+    """Tasks that cannot be scheduled, or an unknown scheduling policy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A unit of work that runs on one processor without interruption.
+
+    ``deps`` are the ids of the tasks that must end first, ``duration`` the expected seconds, ``chunk`` and
+    ``position`` the place in the model (for timelines only: the program order is the order of the tasks).
+    """
+
+    id: int
+    processor: str
+    deps: tuple[int, ...] = ()
+    duration: float = 0.0
+    chunk: int = 0
+    position: int = 0
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """When a task ran, in seconds since the run began."""
+
+    task: Task
+    start: float
+    end: float
+
+
+@dataclass
+class TaskState:
+    """What a policy may look at. Tasks are indices into ``tasks``, which is in program order."""
+
+    tasks: tuple[Task, ...]
+    successors: list[list[int]]
+    pending: list[int]
+    """Dependencies of each task that have not ended."""
+    last_dependency: list[int]
+    """Sum of the indices of the unfinished dependencies: the dependency itself once only one is left."""
+    running: int = 0
+
+
+def program_order(tasks: Sequence[Task], processors: Sequence[str] = PROCESSORS) -> tuple[Task, ...]:
+    """``tasks`` with each behind its dependencies, otherwise in the given order; raises ScheduleError."""
+    index = _check_tasks(tasks, processors)
+    pending = [len(set(task.deps)) for task in tasks]
+    successors: list[list[int]] = [[] for _ in tasks]
+    for position, task in enumerate(tasks):
+        for dep in set(task.deps):
+            successors[index[dep]].append(position)
+    heap = [position for position, count in enumerate(pending) if count == 0]
+    ordered: list[Task] = []
+    while heap:
+        position = heapq.heappop(heap)
+        ordered.append(tasks[position])
+        for successor in successors[position]:
+            pending[successor] -= 1
+            if pending[successor] == 0:
+                heapq.heappush(heap, successor)
+    if len(ordered) < len(tasks):
+        raise ScheduleError(f"tasks depend on each other: {_describe_cycle(tasks, ordered, index)}")
+    return tuple(ordered)
+
+
+def _check_tasks(tasks: Sequence[Task], processors: Sequence[str]) -> dict[int, int]:
+    index: dict[int, int] = {}
+    for position, task in enumerate(tasks):
+        if task.id in index:
+            raise ScheduleError(f"task id {task.id} is used twice ({task.name!r}): ids must be unique")
+        if task.processor not in processors:
+            known = ", ".join(processors)
+            where = f"task {task.id} {task.name!r} is for processor {task.processor!r}"
+            raise ScheduleError(f"{where}: there are {known}")
+        index[task.id] = position
+    for task in tasks:
+        for dep in task.deps:
+            if dep not in index:
+                raise ScheduleError(f"task {task.id} {task.name!r} depends on task {dep}: there is none")
+    return index
+
+
+def _describe_cycle(tasks: Sequence[Task], ordered: list[Task], index: dict[int, int]) -> str:
+    """A cycle among the tasks that could not be ordered, as ``0 -> 1 -> 0``."""
+    done = {task.id for task in ordered}
+    current = next(task.id for task in tasks if task.id not in done)
+    path: list[int] = []
+    while current not in path:
+        path.append(current)
+        current = next(dep for dep in tasks[index[current]].deps if dep not in done)
+    cycle = [*path[path.index(current) :], current]
+    return " -> ".join(str(task) for task in reversed(cycle))
+
+
+def initial_state(ordered: tuple[Task, ...]) -> tuple[TaskState, list[int]]:
+    """The state before anything ran, and the number of dependencies of each task."""
+    index = {task.id: position for position, task in enumerate(ordered)}
+    successors: list[list[int]] = [[] for _ in ordered]
+    pending, remaining = [], []
+    for position, task in enumerate(ordered):
+        dependencies = {index[dep] for dep in task.deps}
+        pending.append(len(dependencies))
+        remaining.append(sum(dependencies))
+        for dependency in dependencies:
+            successors[dependency].append(position)
+    return TaskState(ordered, successors, pending, remaining), list(pending)
