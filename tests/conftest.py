@@ -1,0 +1,22 @@
+"""What all tests share: TVM's environment, and where the measurement data is."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# Before anything imports TVM (see mllm_tvm/__init__.py).
+os.environ.setdefault("TVM_BIND_THREADS", "0")
+os.environ.setdefault("TVM_NUM_THREADS", "1")
+
+import pytest
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The directory of models and texts that the measurements use; they are not part of the project."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"no measurement data at {SHARED_DATA}")
+    return SHARED_DATA
