@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+import json
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from mllm_tvm.errors import ArtifactError
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -17,7 +20,8 @@ class FunctionSpec:
     """A compiled function that calls share.
 
     ``name`` is its name in the CPU library. An NPU function of chunk length M is the device kernel
-    ``{name}_m{M}``; ``k`` and ``n`` are its reduction length and (padded) number of output columns, 0 for others.
+    ``{name}_m{M}``; ``k`` and ``n`` are its reduction length and (padded) number of output columns, 0 for
+    others.
     """
 
     name: str
@@ -88,3 +92,62 @@ class Manifest:
     parameters: dict[str, str]
     """Parameter name -> the safetensors file that holds it."""
     files: dict[str, FileEntry]
+
+    def to_json(self) -> str:
+        """The text of ``manifest.json``."""
+        return json.dumps(asdict(self), indent=1) + "\n"
+
+    @staticmethod
+    def from_json(text: str) -> Manifest:
+        """Parse ``manifest.json``; raises ArtifactError naming the first field that is missing or wrong."""
+        try:
+            data = json.loads(text)
+        except ValueError as error:
+            raise ArtifactError(f"{MANIFEST_NAME} is not JSON ({error}); compile the model again") from error
+        _check_version(data)
+        return _decode(Manifest, data, MANIFEST_NAME)
+
+
+def _check_version(data: object) -> None:
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if not isinstance(version, int):
+        raise ArtifactError(f"{MANIFEST_NAME}: schema_version is {version!r}, expected {SCHEMA_VERSION}")
+    if version > SCHEMA_VERSION:
+        raise ArtifactError(
+            f"{MANIFEST_NAME} has schema_version {version}, made by a newer mllm-tvm (this one reads "
+            f"{SCHEMA_VERSION}); upgrade mllm-tvm or compile the model again"
+        )
+    if version < SCHEMA_VERSION:
+        raise ArtifactError(
+            f"{MANIFEST_NAME} has schema_version {version}, made by an older mllm-tvm (this one reads "
+            f"{SCHEMA_VERSION}); compile the model again"
+        )
+
+
+def _decode(kind: Any, data: Any, where: str) -> Any:
+    """``data`` from JSON as a value of type ``kind``: a dataclass, tuple, dict, literal or plain type."""
+    origin, args = get_origin(kind), get_args(kind)
+    if is_dataclass(kind):
+        return _decode_dataclass(kind, data, where)
+    if origin is tuple and isinstance(data, list):
+        return tuple(_decode(args[0], item, f"{where}[{i}]") for i, item in enumerate(data))
+    if origin is dict and isinstance(data, dict):
+        return {key: _decode(args[1], value, f"{where}.{key}") for key, value in data.items()}
+    if kind is object or (origin is Literal and data in args):
+        return data
+    if isinstance(kind, type) and isinstance(data, kind) and not (kind is int and isinstance(data, bool)):
+        return data
+    expected = kind.__name__ if isinstance(kind, type) else kind
+    raise ArtifactError(f"{where} is {data!r}, expected {expected}; compile the model again")
+
+
+def _decode_dataclass(kind: Any, data: Any, where: str) -> Any:
+    if not isinstance(data, dict):
+        raise ArtifactError(f"{where} is {data!r}, expected an object; compile the model again")
+    hints = get_type_hints(kind)
+    values = {}
+    for field in fields(kind):
+        if field.name not in data:
+            raise ArtifactError(f"{where} has no {field.name!r}; compile the model again")
+        values[field.name] = _decode(hints[field.name], data[field.name], f"{where}.{field.name}")
+    return kind(**values)
