@@ -1,0 +1,70 @@
+"""Hexagon target tags, and the LLVM targets behind them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import tvm
+
+from targets.errors import TargetError
+
+_VTCM_BYTES = {65: 256 << 10, 66: 256 << 10, 68: 4 << 20, 69: 8 << 20, 73: 8 << 20, 75: 8 << 20}
+
+
+@dataclass(frozen=True)
+class HexagonTarget:
+    """One generation of the Hexagon NPU.
+
+    ``tag`` is TVM's target tag, ``version`` the architecture version (68 for v68), ``vtcm_bytes`` the size of
+    the tightly coupled memory, ``contexts`` the number of hardware threads that own an HVX context, and
+    ``hvx_float`` whether HVX has floating point (v68 on).
+    """
+
+    tag: str
+    version: int
+    vtcm_bytes: int
+    contexts: int
+    hvx_float: bool
+
+    @property
+    def mcpu(self) -> str:
+        """LLVM's and clang's name of the CPU, for example ``hexagonv68``."""
+        return f"hexagonv{self.version}"
+
+    def llvm_target(self) -> tvm.target.Target:
+        """The LLVM target that builds objects for this NPU under Linux (static musl) with 128-byte HVX."""
+        return tvm.target.Target(
+            {
+                "kind": "llvm",
+                "mtriple": "hexagon-unknown-linux-musl",
+                "mcpu": self.mcpu,
+                "mattr": [f"+hvxv{self.version}", "+hvx-length128b"],
+                "keys": ["hexagon", "cpu"],
+            }
+        )
+
+
+_TARGETS = {
+    f"qcom/hexagon-v{version}": HexagonTarget(
+        f"qcom/hexagon-v{version}", version, vtcm_bytes, contexts=4, hvx_float=version >= 68
+    )
+    for version, vtcm_bytes in _VTCM_BYTES.items()
+}
+
+
+def hexagon_target(tag: str) -> HexagonTarget:
+    """The target called ``tag``, for example ``qcom/hexagon-v68``; raises TargetError for an unknown tag."""
+    if tag not in _TARGETS:
+        known = ", ".join(sorted(_TARGETS))
+        raise TargetError(f"unknown Hexagon target {tag!r}; known targets are {known}")
+    return _TARGETS[tag]
+
+
+def host_target() -> tvm.target.Target:
+    """The LLVM target of the CPU this runs on: the target of the ``host`` device."""
+    return tvm.target.Target({"kind": "llvm", "mcpu": tvm.target.codegen.llvm_get_system_cpu()})
+
+
+def supports_vnni(target: tvm.target.Target) -> bool:
+    """Whether ``target`` has the 512-bit form of vpdpbusd."""
+    return bool(tvm.target.codegen.target_has_features("avx512vnni", target))
