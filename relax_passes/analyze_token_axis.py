@@ -123,7 +123,7 @@ def _infer(binding: relax.VarBinding, axes: Mapping[relax.Var, TokenAxis | None]
 
 
 def _rank(expr: relax.Expr) -> int:
-    return len(expr.ty.shape.values)
+    return int(expr.ty.ndim)
 
 
 def _fail(call: relax.Call, why: str) -> PassError:
@@ -158,7 +158,8 @@ def _attention(call: relax.Call, axes: Axes) -> Result:
 
 
 def _reduced_axes(call: relax.Call) -> list[int]:
-    reduced = call.attrs.axes if hasattr(call.attrs, "axes") else [call.attrs.axis]
+    found = call.attrs.axes if hasattr(call.attrs, "axes") else call.attrs.axis
+    reduced = [found] if isinstance(found, int) else found
     return [int(axis) % _rank(call.args[0]) for axis in reduced]
 
 

@@ -81,6 +81,8 @@ class _Partitioner:
                 values[binding.var] = self.builder.emit(appended, binding.var.name)
             return
         outputs = self._outputs(stage)
+        if not outputs:  # only names for values that are returned
+            return
         inputs = _free_variables(stage.bindings)
         function = _outline(stage, inputs, outputs, self.table)
         call = relax.Call(self._share(function, stage), [values[value] for value in inputs])
