@@ -1,7 +1,7 @@
 """The memory layout of quantized weights, and what the integer linear kernels compute, in NumPy.
 
 ``packed[j, i, c, b] = 128 + W[4 i + b, 32 j + c]``: 128 unsigned bytes hold four consecutive rows of 32
-columns, which is one operand of HVX's vrmpy, and two of AVX512-VNNI's vpdpbusd. Padding holds 128, that is zero.
+columns, which is one operand of HVX's vrmpy and two of AVX512-VNNI's vpdpbusd. Padding holds 128: zero.
 """
 
 from __future__ import annotations

@@ -22,17 +22,15 @@ class DotUnit:
     """How one kind of processor computes dot products of four bytes, and the register block it runs fastest.
 
     ``dot(acc, w, x)``: ``lanes`` int32 accumulators, four weight bytes a lane packed as one int32, and one
-    int32 that holds four activation bytes. ``row_sum(acc, x)``, where there is one, adds 128 times the sum of four
-    activation bytes to each lane, for ``lanes`` * 4 activations at once; ``rotate(v, distance)`` moves lanes.
-    The register block is ``rows`` x ``blocks`` of 32 columns (``blocks_of_row`` for a single row) and a loop
-    iteration is ``unroll`` steps of four bytes.
+    int32 that holds four activation bytes. ``row_sum(acc, x)``, where there is one, adds 128 times the sum of
+    four activation bytes to each lane, for ``lanes`` * 4 activations; ``rotate(v, distance)`` moves lanes.
+    The register block is ``rows`` x ``blocks`` of 32 columns; a loop iteration is ``unroll`` steps of four.
     """
 
     name: str
     lanes: int
     rows: int
     blocks: int
-    blocks_of_row: int
     unroll: int
     dot: Callable[[Expr, Expr, Expr], Expr]
     row_sum: Callable[[Expr, Expr], Expr] | None = None
@@ -74,16 +72,7 @@ def _multiply_add(acc: Expr, w: Expr, x: Expr) -> Expr:
     return acc
 
 
-HVX = DotUnit(
-    "hvx",
-    lanes=32,
-    rows=4,
-    blocks=2,
-    blocks_of_row=8,
-    unroll=16,
-    dot=_vrmpy,
-    row_sum=_vrmpy_row_sum,
-    rotate=_vror,
-)
-VNNI = DotUnit("vnni", lanes=16, rows=4, blocks=2, blocks_of_row=8, unroll=1, dot=_vpdpbusd)
-GENERIC = DotUnit("generic", lanes=16, rows=4, blocks=1, blocks_of_row=1, unroll=1, dot=_multiply_add)
+# The register blocks and unrolling are what ran fastest (see tests/benchmarks/linear_packets.py for HVX).
+HVX = DotUnit("hvx", 32, rows=4, blocks=2, unroll=16, dot=_vrmpy, row_sum=_vrmpy_row_sum, rotate=_vror)
+VNNI = DotUnit("vnni", 16, rows=4, blocks=2, unroll=1, dot=_vpdpbusd)
+GENERIC = DotUnit("generic", 16, rows=4, blocks=1, unroll=1, dot=_multiply_add)

@@ -26,10 +26,11 @@ COLUMNS = 32
 
 
 def linear_w8a8(m: int, k: int, n: int, *, hvx: bool, name: str) -> tirx.PrimFunc:
-    """The kernel ``name(x [m, k] int8, w [n/32, k/4, 32, 4] uint8, y [m, n] int32)``, all 128-byte aligned.
+    """The kernel ``name(x [m, k] int8, w [n/32, k/4, 32, 4] uint8, y [m, n] int32)``, all contiguous.
 
-    ``hvx`` chooses Hexagon vector instructions; otherwise the kernel is for the CPU this runs on
-    (AVX512-VNNI where it has it). Any m >= 1, k a multiple of 4, n a multiple of 32; else TargetError.
+    ``hvx`` chooses Hexagon vector instructions: each buffer must then start at a multiple of 128 bytes (nothing
+    checks it: an HVX load ignores the low address bits). Otherwise the kernel is for the CPU this runs on, with
+    AVX512-VNNI where it has it, and buffers start at a multiple of 64. Any m >= 1, k a multiple of 4, n a multiple of 32; else TargetError.
     """
     _check_shape(m, k, n)
     unit = HVX if hvx else VNNI if supports_vnni(host_target()) else GENERIC
@@ -41,9 +42,10 @@ def build_linear(m: int, k: int, n: int, unit: DotUnit, name: str) -> tirx.PrimF
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name(name)
         T.func_attr({"global_symbol": name, "tirx.noalias": True, "tirx.is_scheduled": True})
-        x = T.arg("x", T.buffer((m, k), "int8", align=128))
-        w = T.arg("w", T.buffer((n // COLUMNS, k // 4, COLUMNS, 4), "uint8", align=128))
-        y = T.arg("y", T.buffer((m, n), "int32", align=128))
+        align = 4 * unit.lanes
+        x = T.arg("x", T.buffer((m, k), "int8", align=align))
+        w = T.arg("w", T.buffer((n // COLUMNS, k // 4, COLUMNS, 4), "uint8", align=align))
+        y = T.arg("y", T.buffer((m, n), "int32", align=align))
         _Kernel(m, k, n, unit, x, w, y).emit()
     return builder.get()
 
@@ -85,7 +87,7 @@ class _Kernel:
         self.steps, self.n, self.unit = k // 4, n, unit
         self.x, self.w, self.y = x, w, y
         self.row_runs = split(m, unit.rows)
-        self.block_runs = split(n // COLUMNS, unit.blocks if m > 1 else unit.blocks_of_row)
+        self.block_runs = split(n // COLUMNS, unit.blocks)
 
     def emit(self) -> None:
         for start, count, rows in self.row_runs:
@@ -173,7 +175,7 @@ class _Kernel:
 
     def _accumulators(self, count: int) -> list[tirx.Buffer]:
         lanes = self.unit.lanes
-        return [T.alloc_buffer((lanes,), "int32", scope="local", align=4 * lanes) for _ in range(count)]
+        return [T.alloc_buffer((lanes,), "int32", align=4 * lanes) for _ in range(count)]
 
     def _get(self, acc: tirx.Buffer) -> Expr:
         return acc[tirx.Ramp(0, 1, self.unit.lanes)]
