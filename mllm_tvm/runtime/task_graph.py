@@ -20,7 +20,7 @@ INPUTS = ("input_ids", "positions")
 PARAMETER_PREFIX = "param:"
 
 Duration = Callable[[FunctionSpec, str, int], float]
-"""Expected seconds of a function on a processor with that many rows."""
+"""Expected seconds of a function on a processor that computes that many rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,11 @@ class Step:
     rows: int
     last_row: bool
     processor: str
+
+    @property
+    def computed_rows(self) -> int:
+        """Rows the processor computes: the NPU always a whole chunk, padding included."""
+        return self.plan.length if self.processor == "npu" else self.rows
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,7 @@ class CallGraph:
             for index in self._calls_of(chunk == len(chunks) - 1 or all_logits):
                 step = self._step(index, chunk, plan, all_logits)
                 ids[chunk, index] = len(tasks)
-                seconds = duration(step.function, step.processor, step.rows) if duration else 0.0
+                seconds = duration(step.function, step.processor, step.computed_rows) if duration else 0.0
                 deps = tuple(ids[key] for key in self._dependencies(chunk, index))
                 name = step.function.name
                 tasks.append(Task(len(tasks), step.processor, deps, seconds, chunk, index, name))

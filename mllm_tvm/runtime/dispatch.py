@@ -1,0 +1,59 @@
+"""Runs the tasks of one pass on worker threads: each free thread asks the scheduler for its next task."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from .scheduler import Scheduler
+from .tasks import Span, Task
+
+
+class Dispatcher:
+    """Shares a :class:`Scheduler` between threads, one per processor, until all tasks ended or one failed."""
+
+    def __init__(self, scheduler: Scheduler, on_complete: Callable[[Span], None]) -> None:
+        """``on_complete`` is called for each ended task, by one thread at a time."""
+        self.error: BaseException | None = None
+        self.spans: list[Span] = []
+        self._scheduler = scheduler
+        self._on_complete = on_complete
+        self._changed = threading.Condition()
+        self._origin = time.perf_counter()
+
+    def serve(self, processor: str, execute: Callable[[Task], None]) -> None:
+        """Run the tasks of one processor with ``execute`` until the pass is over.
+
+        An exception ends the pass for all threads and is kept in ``error``.
+        """
+        try:
+            while (task := self._take(processor)) is not None:
+                start = time.perf_counter()
+                execute(task)
+                self._finish(task, start)
+        except BaseException as error:
+            self.abort(error)
+
+    def abort(self, error: BaseException) -> None:
+        """Hand out no more tasks; running ones end. Only the first error is kept."""
+        with self._changed:
+            self.error = self.error or error
+            self._changed.notify_all()
+
+    def _take(self, processor: str) -> Task | None:
+        with self._changed:
+            while self.error is None and self._scheduler.unfinished:
+                task = self._scheduler.next(processor)
+                if task is not None:
+                    return task
+                self._changed.wait()
+        return None
+
+    def _finish(self, task: Task, start: float) -> None:
+        span = Span(task, start - self._origin, time.perf_counter() - self._origin)
+        with self._changed:
+            self._scheduler.complete(task)
+            self.spans.append(span)
+            self._on_complete(span)
+            self._changed.notify_all()

@@ -1,0 +1,49 @@
+"""Expected task durations: an analytic estimate until a function was seen, then the mean of what was seen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from mllm_tvm.manifest import FunctionSpec
+
+# Orders of magnitude, only used to compare tasks before the first measurement.
+_SECONDS_PER_MAC = {"npu": 1 / 200e9, "cpu": 1 / 50e9}
+_SECONDS_PER_ELEMENT = {"float": 2e-9, "shadow": 4e-9, "dynamic": 40e-9}
+_LAUNCH_SECONDS = {"npu": 100e-6, "cpu": 5e-6}
+
+
+def estimate(function: FunctionSpec, processor: str, rows: int, hidden_size: int) -> float:
+    """Seconds of ``function`` on ``rows`` rows: K N M for a linear, elements for the others."""
+    if function.kind == "linear":
+        work = function.k * function.n * rows * _SECONDS_PER_MAC[processor]
+    else:
+        work = hidden_size * rows * _SECONDS_PER_ELEMENT[function.kind]
+    return work + _LAUNCH_SECONDS[processor]
+
+
+def chunk_costs(functions: Iterable[FunctionSpec], chunk_lengths: Iterable[int]) -> Mapping[int, float]:
+    """Estimated NPU seconds of one chunk of each length; ``functions`` names one function per call.
+
+    CPU work is left out: it runs on a prompt's valid rows only, however they are cut.
+    """
+    on_npu = [function for function in functions if function.processor == "npu"]
+    return {m: sum(estimate(f, "npu", m, 0) for f in on_npu) for m in chunk_lengths}
+
+
+class DurationModel:
+    """Running means of observed seconds by (function, processor, rows)."""
+
+    def __init__(self, hidden_size: int) -> None:
+        self._hidden_size = hidden_size
+        self._seen: dict[tuple[str, str, int], tuple[int, float]] = {}
+
+    def __call__(self, function: FunctionSpec, processor: str, rows: int) -> float:
+        """Expected seconds of ``function`` on ``rows`` rows."""
+        seen = self._seen.get((function.name, processor, rows))
+        return seen[1] if seen else estimate(function, processor, rows, self._hidden_size)
+
+    def observe(self, function: str, processor: str, rows: int, seconds: float) -> None:
+        """Take a measurement into the mean."""
+        key = (function, processor, rows)
+        count, mean = self._seen.get(key, (0, 0.0))
+        self._seen[key] = (count + 1, mean + (seconds - mean) / (count + 1))

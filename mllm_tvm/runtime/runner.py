@@ -1,0 +1,160 @@
+"""Runs a model's call graph on token ids: prefill over chunks, out of order on two processors, and decode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import wait
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mllm_tvm.errors import DeviceError, PromptError
+from mllm_tvm.manifest import Graph
+
+from .decode import DecodeProgram
+from .dispatch import Dispatcher
+from .durations import DurationModel, chunk_costs
+from .kv_cache import KvCache
+from .planner import ChunkPlan, plan_chunks
+from .policies import Policy, find_policy
+from .scheduler import Scheduler
+from .stats import NpuCounts
+from .task_graph import CallGraph, TaskGraph
+from .tasks import Span, TaskState
+from .values import RunValues
+from .workers import CpuWorker, Functions, NpuWorker, Session
+
+
+@dataclass(frozen=True)
+class RunnerConfig:
+    """How to run a call graph; ``policy`` is a name or a policy class."""
+
+    chunk_lengths: tuple[int, ...]
+    max_positions: int
+    hidden_size: int
+    policy: str | Callable[[TaskState], Policy] = "paper"
+
+
+@dataclass(frozen=True)
+class Prefill:
+    """The result of a prefill: logits ([1, vocab] or [seq, vocab] float32) and how they came about."""
+
+    logits: np.ndarray
+    chunks: tuple[ChunkPlan, ...]
+    npu: NpuCounts
+    timeline: tuple[Span, ...]
+
+
+class ModelRunner:
+    """A model with its state (the tokens in its caches) and the two workers that run it.
+
+    ``parameters`` are what the CPU functions accept, ``device_weights`` those NPU functions read, as arrays.
+    Not safe for use by several threads at once. Raises what opening the CPU library or the device raises,
+    ArtifactError for an invalid graph and ScheduleError for an unknown policy.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        parameters: Mapping[str, Any],
+        device_weights: Mapping[str, np.ndarray],
+        open_functions: Callable[[], Functions],
+        open_session: Callable[[], Session],
+        config: RunnerConfig,
+    ) -> None:
+        self.position = 0
+        self._config = config
+        self._policy = find_policy(config.policy)
+        self._graph = CallGraph(graph)
+        self._parameters = parameters
+        self._cache = KvCache(graph.caches, config.max_positions)
+        self._durations = DurationModel(config.hidden_size)
+        self._failure: BaseException | None = None
+        calls = [self._graph.functions[graph.calls[index].function] for index in self._graph.live]
+        self._chunk_costs = chunk_costs(calls, config.chunk_lengths)
+        self._cpu = CpuWorker(open_functions, {function.name for function in calls})
+        self._decode = DecodeProgram(self._graph, self._cpu.functions, parameters)
+        try:
+            self._npu = NpuWorker(open_session, device_weights)
+        except BaseException:
+            self._cpu.close()
+            raise
+
+    def reset(self) -> None:
+        """Forget all tokens."""
+        self.position = 0
+
+    def prefill(self, token_ids: Sequence[int], all_logits: bool = False) -> Prefill:
+        """Append tokens; logits of the last one ([1, vocab]) or of all ([seq, vocab]).
+
+        Raises PromptError for no tokens or more than fit, DeviceError when the device fails or has failed.
+        """
+        self._check(len(token_ids))
+        chunks = plan_chunks(len(token_ids), self._config.chunk_lengths, self._chunk_costs)
+        tasks = self._graph.expand(chunks, self._durations, all_logits)
+        values = RunValues(self._graph, tasks, self._parameters, self._cache, self.position)
+        values.set_inputs(chunks, token_ids)
+        before = self._npu.counts
+        timeline = self._run(tasks, values)
+        self.position += len(token_ids)
+        wanted = range(len(chunks)) if all_logits else [len(chunks) - 1]
+        logits = np.concatenate([values.logits(chunk) for chunk in wanted])
+        return Prefill(logits, chunks, self._npu.counts.since(before), timeline)
+
+    def decode(self, token: int) -> np.ndarray:
+        """Append one token on the CPU; logits of the next, [vocab] float32. Raises PromptError when full."""
+        self._check(1)
+        logits = self._cpu.lane.submit(self._decode.run, token, self.position, self._cache).result()
+        self.position += 1
+        return logits
+
+    def close(self) -> None:
+        """End the workers and the device session."""
+        try:
+            self._npu.close()
+        finally:
+            self._cpu.close()
+
+    def _check(self, tokens: int) -> None:
+        if self._failure is not None:
+            raise DeviceError(f"the device failed earlier ({self._failure}): open a new engine")
+        if tokens == 0:
+            raise PromptError("there are 0 tokens to run: expected at least 1")
+        if self.position + tokens > self._config.max_positions:
+            raise PromptError(
+                f"{self.position + tokens} tokens do not fit the model's context of "
+                f"{self._config.max_positions}: shorten the prompt"
+            )
+
+    def _run(self, graph: TaskGraph, values: RunValues) -> tuple[Span, ...]:
+        dispatcher = Dispatcher(
+            Scheduler(graph.tasks, self._policy), lambda span: self._end(span, graph, values)
+        )
+        workers: dict[str, CpuWorker | NpuWorker] = {"cpu": self._cpu, "npu": self._npu}
+
+        def serve(processor: str) -> None:
+            worker = workers[processor]
+            dispatcher.serve(processor, lambda task: worker.execute(graph.steps[task.id], values))
+
+        lanes = [worker.lane.submit(serve, processor) for processor, worker in workers.items()]
+        try:
+            wait(lanes)
+        except BaseException as error:
+            # Ctrl-C: let both threads finish what they are doing before the caches are touched again.
+            dispatcher.abort(error)
+            wait(lanes)
+            raise
+        self._raise_failure(dispatcher.error)
+        return tuple(dispatcher.spans)
+
+    def _end(self, span: Span, graph: TaskGraph, values: RunValues) -> None:
+        step = graph.steps[span.task.id]
+        values.release(step)
+        self._durations.observe(step.function.name, step.processor, step.computed_rows, span.end - span.start)
+
+    def _raise_failure(self, error: BaseException | None) -> None:
+        if isinstance(error, DeviceError):
+            self._failure = error
+        if error is not None:
+            raise error

@@ -1,0 +1,172 @@
+"""The threads that run tasks: one owns the CPU functions, the other the device session."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+from mllm_tvm.errors import ArtifactError, DeviceError
+from mllm_tvm.tensor_file import as_aligned
+
+from .stats import NpuCounts
+from .task_graph import PARAMETER_PREFIX, Step
+from .values import RunValues
+
+T = TypeVar("T")
+
+
+class Counters(Protocol):
+    """What one kernel call cost on the device."""
+
+    packets: int
+    instructions: int
+    hvx: int
+
+
+class Session(Protocol):
+    """The part of a device session that the NPU worker uses; errors are DeviceErrors."""
+
+    def upload(self, array: np.ndarray, /) -> Any: ...
+    def empty(self, shape: tuple[int, ...], dtype: str, /) -> Any: ...
+    def download(self, tensor: Any, /) -> np.ndarray: ...
+    def call(self, kernel: str, /, *tensors: Any) -> Counters: ...
+    def close(self) -> None: ...
+
+
+class Functions(Protocol):
+    """A Relax virtual machine: compiled functions by name."""
+
+    def __getitem__(self, name: str, /) -> Callable[..., Any]: ...
+
+
+class Lane:
+    """One thread that runs what is submitted, in order."""
+
+    def __init__(self, name: str) -> None:
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix=name)
+
+    def submit(self, function: Callable[..., T], *args: Any) -> Future[T]:
+        """Run ``function`` on this thread."""
+        return self._executor.submit(function, *args)
+
+    def close(self) -> None:
+        """Wait for what was submitted and end the thread."""
+        self._executor.shutdown()
+
+
+class CpuWorker:
+    """Runs steps on CPU functions, which are opened and called on a thread of their own.
+
+    A virtual machine may not be used by two threads, and its kernels' thread pool belongs to the calling
+    thread. Raises ArtifactError when a function in ``names`` is missing.
+    """
+
+    def __init__(self, open_functions: Callable[[], Functions], names: Iterable[str]) -> None:
+        self.lane = Lane("mllm-cpu")
+        self.functions: Mapping[str, Callable[..., Any]] = {}
+        try:
+            self.lane.submit(self._open, open_functions, list(names)).result()
+        except BaseException:
+            self.lane.close()
+            raise
+
+    def execute(self, step: Step, values: RunValues) -> None:
+        """Run one step; call on the worker's thread."""
+        result = self.functions[step.call.function](*values.arguments(step))
+        values.store(step, outputs(result, step.call.outputs))
+
+    def close(self) -> None:
+        """End the thread."""
+        self.lane.close()
+
+    def _open(self, open_functions: Callable[[], Functions], names: Sequence[str]) -> None:
+        library = open_functions()
+        self.functions = {name: _find(library, name) for name in names}
+
+
+class NpuWorker:
+    """Runs linear steps on a device session, which lives on a thread of its own.
+
+    Weights are uploaded once, when the worker is made. Activation buffers are kept per shape; they have as
+    many rows as the chunk is long, and only the valid ones are meaningful.
+    """
+
+    def __init__(self, open_session: Callable[[], Session], weights: Mapping[str, np.ndarray]) -> None:
+        self.lane = Lane("mllm-npu")
+        self.counts = NpuCounts()
+        self._weights: dict[str, Any] = {}
+        self._buffers: dict[tuple[str, int, int], Any] = {}
+        self._session: Session | None = None
+        try:
+            self.lane.submit(self._open, open_session, weights).result()
+        except BaseException:
+            self.close()
+            raise
+
+    def execute(self, step: Step, values: RunValues) -> None:
+        """Run one step; call on the worker's thread. Raises DeviceError when the device fails."""
+        activation, _ = values.arguments(step)
+        rows = np.from_dlpack(activation)
+        values.store(step, [self._linear(step, rows)])
+
+    def close(self) -> None:
+        """Close the session and end the thread; a device that died already is no error."""
+        self.lane.submit(self._close).result()
+        self.lane.close()
+
+    def _open(self, open_session: Callable[[], Session], weights: Mapping[str, np.ndarray]) -> None:
+        self._session = open_session()
+        for name, weight in weights.items():
+            self._weights[name] = self._session.upload(weight)
+
+    def _close(self) -> None:
+        session, self._session = self._session, None
+        self._weights.clear()
+        self._buffers.clear()
+        if session is not None:
+            with contextlib.suppress(DeviceError):
+                session.close()
+
+    def _linear(self, step: Step, rows: np.ndarray) -> np.ndarray:
+        """[n, K] int8 -> [n, N] int32, through device buffers of the chunk's length."""
+        assert self._session is not None
+        function, length = step.function, step.plan.length
+        x = self._buffer("int8", length, function.k)
+        y = self._buffer("int32", length, function.n)
+        x.copyfrom(_pad(rows, length))
+        weight = self._weights[step.call.args[1].removeprefix(PARAMETER_PREFIX)]
+        cost = self._session.call(f"{function.name}_m{length}", x, weight, y)
+        self.counts = self.counts.plus(cost.packets, cost.instructions, cost.hvx)
+        return as_aligned(self._session.download(y)[: len(rows)])
+
+    def _buffer(self, dtype: str, rows: int, columns: int) -> Any:
+        key = (dtype, rows, columns)
+        if key not in self._buffers:
+            assert self._session is not None
+            self._buffers[key] = self._session.empty((rows, columns), dtype)
+        return self._buffers[key]
+
+
+def outputs(result: Any, names: Sequence[str]) -> Sequence[Any]:
+    """What a compiled function returned, as one value per output."""
+    return [result] if len(names) == 1 else result
+
+
+def _pad(rows: np.ndarray, length: int) -> np.ndarray:
+    """``rows`` followed by zero rows up to ``length``."""
+    if len(rows) == length:
+        return rows
+    padded = np.zeros((length, *rows.shape[1:]), rows.dtype)
+    padded[: len(rows)] = rows
+    return padded
+
+
+def _find(library: Functions, name: str) -> Callable[..., Any]:
+    try:
+        return library[name]
+    except Exception as error:  # the type TVM raises for a missing function is not documented
+        raise ArtifactError(f"the CPU library has no function {name!r}; compile the model again") from error
