@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from targets.errors import TargetError
+
 ZERO_POINT = 128
 COLUMNS = 32
 ROWS = 4
@@ -19,10 +21,14 @@ def packed_shape(k: int, n: int) -> tuple[int, int, int, int]:
 
 
 def pack_weight(w: np.ndarray) -> np.ndarray:
-    """Packs an int8 weight [K, N] into uint8 [ceil(N / 32), ceil(K / 4), 32, 4].
+    """Packs an int8 weight [K, N] into uint8 [ceil(N / 32), ceil(K / 4), 32, 4]; else raises TargetError.
 
     Weights that share an input are packed each and concatenated on axis 0.
     """
+    if w.ndim != 2 or w.dtype != np.int8 or not w.size:
+        raise TargetError(
+            f"cannot pack a {w.dtype} weight of shape {w.shape}: expected an int8 matrix [K, N]"
+        )
     k, n = w.shape
     blocks, steps, columns, rows = packed_shape(k, n)
     padded = np.full((steps * rows, blocks * columns), ZERO_POINT, np.uint8)
@@ -41,8 +47,11 @@ def unpack_weight(packed: np.ndarray, k: int, n: int) -> np.ndarray:
 def linear_w8a8_reference(x: np.ndarray, packed: np.ndarray) -> np.ndarray:
     """``x @ (w - 128)`` for x int8 [M, K] and w packed: int32 [M, N padded to a multiple of 32].
 
-    Computed in float64, which is exact: no partial sum exceeds 2 ** 53.
+    Computed in float64, which is exact: no partial sum exceeds 2 ** 53. Raises TargetError unless K is that of
+    ``packed``, a multiple of 4.
     """
     blocks, steps, columns, rows = packed.shape
+    if x.ndim != 2 or x.shape[1] != steps * rows:
+        raise TargetError(f"x of shape {x.shape} does not fit a packed weight with K = {steps * rows}")
     weight = unpack_weight(packed, steps * rows, blocks * columns)
     return (x.astype(np.float64) @ weight.astype(np.float64)).astype(np.int32)

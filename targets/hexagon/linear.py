@@ -12,6 +12,7 @@ columns overwrites them: the kernel needs no scratch memory and next to no stack
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from tvm import tirx
 from tvm.ir import Expr
@@ -28,9 +29,10 @@ COLUMNS = 32
 def linear_w8a8(m: int, k: int, n: int, *, hvx: bool, name: str) -> tirx.PrimFunc:
     """The kernel ``name(x [m, k] int8, w [n/32, k/4, 32, 4] uint8, y [m, n] int32)``, all contiguous.
 
-    ``hvx`` chooses Hexagon vector instructions: each buffer must then start at a multiple of 128 bytes (nothing
-    checks it: an HVX load ignores the low address bits). Otherwise the kernel is for the CPU this runs on, with
-    AVX512-VNNI where it has it, and buffers start at a multiple of 64. Any m >= 1, k a multiple of 4, n a multiple of 32; else TargetError.
+    ``hvx`` chooses Hexagon vector instructions. Each buffer must then start at a multiple of 128 bytes;
+    nothing checks it, and an HVX load ignores the low address bits. Otherwise the kernel is for the CPU this
+    runs on, with AVX512-VNNI where it has it, and buffers start at a multiple of 64 bytes. Raises TargetError
+    unless m >= 1, k is a positive multiple of 4 and n of 32.
     """
     _check_shape(m, k, n)
     unit = HVX if hvx else VNNI if supports_vnni(host_target()) else GENERIC
@@ -58,22 +60,31 @@ def _check_shape(m: int, k: int, n: int) -> None:
         )
 
 
-def split(total: int, size: int) -> list[tuple[int, int, int]]:
-    """Cuts ``range(total)`` into runs ``(start, count, size)`` of equal blocks, with no lone 1 if it can.
+class Run(NamedTuple):
+    """``count`` equal blocks of ``size``, the first at ``start``."""
+
+    start: int
+    count: int
+    size: int
+
+
+def split(total: int, size: int) -> list[Run]:
+    """Cuts ``range(total)`` into runs of blocks of ``size`` and a rest, but leaves no lone 1 where it can.
+
+    A block of one row or column loads a weight vector or an activation for each multiplication.
 
     >>> split(9, 4)
-    [(0, 1, 4), (4, 1, 3), (7, 1, 2)]
+    [Run(start=0, count=1, size=4), Run(start=4, count=1, size=3), Run(start=7, count=1, size=2)]
     """
     count, rest = divmod(total, size)
+    tail = [rest] if rest else []
     if rest == 1 and count:
-        tail = [size - 1, 2] if size > 2 else [size + 1]
         count -= 1
-    else:
-        tail = [rest] if rest else []
-    runs = [(0, count, size)] if count else []
+        tail = [size - 1, 2] if size > 2 else [size + 1]
+    runs = [Run(0, count, size)] if count else []
     start = count * size
     for block in tail:
-        runs.append((start, 1, block))
+        runs.append(Run(start, 1, block))
         start += block
     return runs
 
