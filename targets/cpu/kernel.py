@@ -1,0 +1,12 @@
+"""What hand-written kernels, legalizers and schedule rules agree on."""
+
+from __future__ import annotations
+
+# Set on a PrimFunc whose loops are final.
+IS_SCHEDULED = "tirx.is_scheduled"
+# Set on a block that evaluates a transcendental function: worth a buffer when it has several consumers.
+TRANSCENDENTAL = "mllm.transcendental"
+# FuseOps' number for a kernel with a loop structure of its own, which is not fused into a neighbour.
+OPAQUE_PATTERN = 8
+
+KERNEL_ATTRS = {"op_pattern": OPAQUE_PATTERN, IS_SCHEDULED: True, "tirx.noalias": True}

@@ -1,0 +1,73 @@
+"""How the CPU target implements Relax ops where the stock legalization is slow or imprecise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import tvm
+from tvm import relax, te, tirx
+
+from targets.cpu import vector_math
+from targets.cpu.kernel import TRANSCENDENTAL
+from targets.cpu.matmul import matmul_f32
+
+Legalizer = Callable[[relax.BlockBuilder, tvm.ir.Call], relax.Expr]
+
+
+def legalize_map() -> dict[str, Legalizer]:
+    """Relax op name -> legalizer, for ``relax.transform.LegalizeOps``."""
+    functions = {
+        "relax.exp": vector_math.exp,
+        "relax.sigmoid": vector_math.sigmoid,
+        "relax.tanh": vector_math.tanh,
+        "relax.erf": vector_math.erf,
+        "relax.round": vector_math.round_half_even,
+        "relax.nn.silu": vector_math.silu,
+        "relax.nn.gelu": vector_math.gelu,
+        "relax.nn.gelu_tanh": vector_math.gelu_tanh,
+    }
+    legalizers = {name: _elementwise(name, function) for name, function in functions.items()}
+    return legalizers | {"relax.nn.softmax": _softmax, "relax.matmul": _matmul}
+
+
+def _stock(name: str, bb: relax.BlockBuilder, call: tvm.ir.Call) -> relax.Expr:
+    return tvm.ir.Op.get(name).get_attr("FLegalize")(bb, call)
+
+
+def _elementwise(name: str, function: Callable[[tirx.Expr], tirx.Expr]) -> Legalizer:
+    def compute(x: te.Tensor) -> te.Tensor:
+        return te.compute(x.shape, lambda *i: function(x(*i)), attrs={TRANSCENDENTAL: True})
+
+    def legalize(bb: relax.BlockBuilder, call: tvm.ir.Call) -> relax.Expr:
+        if call.args[0].ty.dtype != "float32":
+            return _stock(name, bb, call)
+        return bb.call_te(compute, call.args[0], primfunc_name_hint=name.rpartition(".")[2])
+
+    return legalize
+
+
+def _softmax_over_last_axis(x: te.Tensor) -> te.Tensor:
+    rows, width = x.shape[:-1], x.shape[-1]
+    first, second = te.reduce_axis((0, width), "k"), te.reduce_axis((0, width), "k")
+    highest = te.compute(rows, lambda *i: te.max(x(*i, first), axis=first))
+    exps = te.compute(
+        x.shape, lambda *i: vector_math.exp(x(*i) - highest(*i[:-1])), attrs={TRANSCENDENTAL: True}
+    )
+    total = te.compute(rows, lambda *i: te.sum(exps(*i, second), axis=second))
+    return te.compute(x.shape, lambda *i: exps(*i) / total(*i[:-1]))
+
+
+def _softmax(bb: relax.BlockBuilder, call: tvm.ir.Call) -> relax.Expr:
+    ty = call.args[0].ty
+    if ty.dtype != "float32" or int(call.attrs.axis) not in (-1, ty.ndim - 1):
+        return _stock("relax.nn.softmax", bb, call)
+    return bb.call_te(_softmax_over_last_axis, call.args[0], primfunc_name_hint="softmax")
+
+
+def _matmul(bb: relax.BlockBuilder, call: tvm.ir.Call) -> relax.Expr:
+    x, w = (arg.ty for arg in call.args)
+    is_matrix = x.ndim == 2 and w.ndim == 2 and x.dtype == "float32" and w.dtype == "float32"
+    if not is_matrix or not all(isinstance(extent, tirx.IntImm) for extent in w.shape):
+        return _stock("relax.matmul", bb, call)
+    kernel = bb.add_func(matmul_f32(*(int(extent) for extent in w.shape)), "matmul")
+    return relax.call_tir(kernel, list(call.args), out_ty=call.ty)

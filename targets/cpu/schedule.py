@@ -1,0 +1,175 @@
+"""Schedule rules: every PrimFunc that is not a hand-written kernel gets vectorized loops.
+
+Runs after FuseTIR. Producers are inlined into their consumers; each block left is elementwise (its last axis
+is vectorized), a reduction over its last axis (vectorized partial sums, then their sum in a fixed order) or a
+contraction (the last output axis is vectorized). Only static axes are split, never the rows, so a row is
+computed by the same operations whatever the number of rows.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+
+import tvm
+from tvm import s_tir, tirx
+from tvm.s_tir.schedule import LoopRV, SBlockRV, Schedule, ScheduleError
+
+from targets.cpu.kernel import IS_SCHEDULED, TRANSCENDENTAL
+
+logger = logging.getLogger(__name__)
+
+_WIDEST = 32
+_NARROWEST = 4
+
+
+@tvm.transform.module_pass(opt_level=0, name="ScheduleForCpu")
+def schedule_for_cpu(mod: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
+    """Schedule the module's PrimFuncs; a block that no rule fits keeps its default loops and is logged."""
+    scheduled = mod.clone()
+    for gvar, func in mod.functions_items():
+        if isinstance(func, tirx.PrimFunc) and IS_SCHEDULED not in (func.attrs or {}):
+            scheduled[gvar] = schedule_primfunc(func, gvar.name_hint)
+    return scheduled
+
+
+def schedule_primfunc(func: tirx.PrimFunc, name: str) -> tirx.PrimFunc:
+    """The scheduled form of one PrimFunc made of s_tir blocks."""
+    sch = Schedule(func, error_render_level="none")
+    lanes = _common_lanes(sch, func)
+    _inline_producers(sch)
+    for block in _blocks(sch):
+        if not _schedule_block(sch, block, lanes):
+            logger.warning("no vectorizing schedule for block %s of %s", sch.get(block).name_hint, name)
+    return sch.mod["main"].with_attr(IS_SCHEDULED, True)
+
+
+def _blocks(sch: Schedule) -> list[SBlockRV]:
+    return list(sch.get_child_blocks(sch.get_sblock("root")))
+
+
+def _is_spatial(block: s_tir.SBlock) -> bool:
+    return all(iv.iter_type == tirx.IterVar.DataPar for iv in block.iter_vars)
+
+
+def _common_lanes(sch: Schedule, func: tirx.PrimFunc) -> int:
+    """The widest vector that divides every buffer's last axis, so that none crosses the pieces of a concat."""
+    buffers = [*func.params, *sch.get(sch.get_sblock("root")).alloc_buffers]
+    last = [buffer.ty.shape[-1] for buffer in buffers if len(buffer.ty.shape)]
+    extents = [int(extent) for extent in last if isinstance(extent, tirx.IntImm)]
+    common = math.gcd(*(extent for extent in extents if extent > 1))
+    return math.gcd(common, _WIDEST) if common else 1
+
+
+def _inline_producers(sch: Schedule) -> None:
+    outputs = {sch.get(block).name_hint for block in sch.get_output_blocks(sch.get_sblock("root"))}
+    for block in _blocks(sch):
+        if sch.get(block).name_hint in outputs or not _worth_inlining(sch, block):
+            continue
+        try:
+            sch.compute_inline(block)
+        except ScheduleError as error:
+            logger.debug("block %s is not inlined: %s", sch.get(block).name_hint, error)
+
+
+def _worth_inlining(sch: Schedule, block: SBlockRV) -> bool:
+    """Not a reduction, nor a value that inlining would compute more than once at a cost."""
+    stmt = sch.get(block)
+    consumers = sch.get_consumers(block)
+    if not _is_spatial(stmt) or (TRANSCENDENTAL in stmt.annotations and len(consumers) > 1):
+        return False
+    follows_reduction = any(not _is_spatial(sch.get(producer)) for producer in sch.get_producers(block))
+    is_broadcast = any(len(sch.get(c).iter_vars) > len(stmt.iter_vars) for c in consumers)
+    return not (follows_reduction and is_broadcast)
+
+
+def _schedule_block(sch: Schedule, block: SBlockRV, lanes: int) -> bool:
+    stmt = sch.get(block)
+    loops = sch.get_loops(block)
+    if len(loops) != len(stmt.iter_vars):
+        return False
+    if _is_spatial(stmt):
+        return not loops or _is_row_scalar(sch, block) or _vectorize(sch, loops[-1], lanes)
+    try:
+        if _is_contraction(stmt):
+            return _schedule_contraction(sch, block)
+        return _schedule_row_reduction(sch, block, lanes)
+    except ScheduleError as error:
+        logger.debug("block %s: %s", stmt.name_hint, error)
+        return False
+
+
+def _is_row_scalar(sch: Schedule, block: SBlockRV) -> bool:
+    """One value a row between a reduction and its use: nothing to vectorize."""
+    follows_reduction = any(not _is_spatial(sch.get(producer)) for producer in sch.get_producers(block))
+    return follows_reduction and _static_extent(sch, sch.get_loops(block)[-1]) is None
+
+
+def _static_extent(sch: Schedule, loop: LoopRV) -> int | None:
+    extent = sch.get(loop).extent
+    return int(extent) if isinstance(extent, tirx.IntImm) else None
+
+
+def _vectorize(sch: Schedule, loop: LoopRV, lanes: int) -> bool:
+    """Vectorize a loop by ``lanes``; one they do not divide gets a vectorized part and a rest."""
+    extent = _static_extent(sch, loop)
+    if extent is None or extent < _NARROWEST:
+        return False
+    width = math.gcd(extent, lanes)
+    if width >= _NARROWEST:
+        sch.vectorize(sch.split(loop, factors=[None, width])[1])
+        return True
+    return _vectorize_with_rest(sch, loop, extent)
+
+
+def _vectorize_with_rest(sch: Schedule, loop: LoopRV, extent: int) -> bool:
+    width = next(width for width in (16, 8, _NARROWEST) if width <= extent)
+    body, _rest = sch.loop_partition(loop, factors=[extent // width * width, None])
+    sch.vectorize(sch.split(body, factors=[None, width])[1])
+    return True
+
+
+def _is_contraction(block: s_tir.SBlock) -> bool:
+    """Whether an operand has the output's last axis as its last and a reduced axis among the others."""
+    spatial = [iv.var for iv in block.iter_vars if iv.iter_type == tirx.IterVar.DataPar]
+    reduced = [iv.var for iv in block.iter_vars if iv.iter_type != tirx.IterVar.DataPar]
+
+    def indexes(region: tirx.TensorRegion) -> bool:
+        *outer, last = [axis.min for axis in region.region]
+        return last.same_as(spatial[-1]) and any(axis.same_as(var) for axis in outer for var in reduced)
+
+    return bool(spatial) and any(indexes(read) for read in block.reads if len(read.region))
+
+
+def _schedule_contraction(sch: Schedule, block: SBlockRV) -> bool:
+    """Rows, then the reduced axes, then a vector of outputs that takes one step of the sum at a time."""
+    kinds = [iv.iter_type == tirx.IterVar.DataPar for iv in sch.get(block).iter_vars]
+    loops = sch.get_loops(block)
+    spatial = [loop for loop, is_spatial in zip(loops, kinds, strict=True) if is_spatial]
+    reduced = [loop for loop, is_spatial in zip(loops, kinds, strict=True) if not is_spatial]
+    extent = _static_extent(sch, spatial[-1])
+    width = math.gcd(extent, 2 * _WIDEST) if extent else 1
+    if width < _NARROWEST:
+        return False
+    outer, inner = sch.split(spatial[-1], factors=[None, width])
+    sch.reorder(*spatial[:-1], outer, *reduced, inner)
+    sch.vectorize(inner)
+    init = sch.decompose_reduction(block, reduced[0])
+    sch.vectorize(sch.get_loops(init)[-1])
+    return True
+
+
+def _schedule_row_reduction(sch: Schedule, block: SBlockRV, lanes: int) -> bool:
+    """A vector of partial results over the row, then their combination from the first lane to the last."""
+    loop = sch.get_loops(block)[-1]
+    extent = _static_extent(sch, loop)
+    width = math.gcd(extent, lanes) if extent else 1
+    if width < _NARROWEST:
+        return False
+    _, inner = sch.split(loop, factors=[None, width])
+    partial = sch.rfactor(inner, factor_axis=len(sch.get_loops(block)) - 2)
+    *_, step, lane = sch.get_loops(partial)
+    sch.vectorize(lane)
+    init = sch.decompose_reduction(partial, step)
+    sch.vectorize(sch.get_loops(init)[-1])
+    return True
