@@ -88,13 +88,13 @@ def write_artifact(
     staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         fill(staging)
-        complete = replace(manifest, files=_describe_files(staging))
-        (staging / MANIFEST_NAME).write_text(complete.to_json())
+        text = replace(manifest, files=_describe_files(staging)).to_json()
+        (staging / MANIFEST_NAME).write_text(text)
         staging.chmod(0o755)
         _swap(staging, target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    return Artifact(target, complete)
+    return Artifact(target, Manifest.from_json(text))
 
 
 def _read_manifest(path: Path) -> Manifest:

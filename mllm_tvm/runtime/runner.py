@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mllm_tvm.errors import DeviceError, PromptError
+from mllm_tvm.errors import ArtifactError, DeviceError, PromptError
 from mllm_tvm.manifest import Graph
 
 from .decode import DecodeProgram
@@ -49,16 +49,16 @@ class Prefill:
 class ModelRunner:
     """A model with its state (the tokens in its caches) and the two workers that run it.
 
-    ``parameters`` are what the CPU functions accept, ``device_weights`` those NPU functions read, as arrays.
-    Not safe for use by several threads at once. Raises what opening the CPU library or the device raises,
-    ArtifactError for an invalid graph and ScheduleError for an unknown policy.
+    ``parameters`` are in the form that CPU functions accept, ``arrays`` the same ones for upload. Not safe for
+    use by several threads at once. Raises what opening the CPU library or the device raises, ArtifactError for
+    an invalid graph and ScheduleError for an unknown policy.
     """
 
     def __init__(
         self,
         graph: Graph,
         parameters: Mapping[str, Any],
-        device_weights: Mapping[str, np.ndarray],
+        arrays: Mapping[str, np.ndarray],
         open_functions: Callable[[], Functions],
         open_session: Callable[[], Session],
         config: RunnerConfig,
@@ -71,12 +71,14 @@ class ModelRunner:
         self._cache = KvCache(graph.caches, config.max_positions)
         self._durations = DurationModel(config.hidden_size)
         self._failure: BaseException | None = None
+        _check_parameters(self._graph, parameters)
         calls = [self._graph.functions[graph.calls[index].function] for index in self._graph.live]
         self._chunk_costs = chunk_costs(calls, config.chunk_lengths)
         self._cpu = CpuWorker(open_functions, {function.name for function in calls})
         self._decode = DecodeProgram(self._graph, self._cpu.functions, parameters)
         try:
-            self._npu = NpuWorker(open_session, device_weights)
+            weights = {name: arrays[name] for name in self._graph.device_weights()}
+            self._npu = NpuWorker(open_session, weights)
         except BaseException:
             self._cpu.close()
             raise
@@ -158,3 +160,9 @@ class ModelRunner:
             self._failure = error
         if error is not None:
             raise error
+
+
+def _check_parameters(graph: CallGraph, parameters: Mapping[str, Any]) -> None:
+    missing = sorted(graph.parameters() - set(parameters))
+    if missing:
+        raise ArtifactError(f"the call graph reads parameter {missing[0]!r}, which the artifact lacks")

@@ -80,6 +80,12 @@ class CallGraph:
             arg.removeprefix(PARAMETER_PREFIX) for arg in args if arg.startswith(PARAMETER_PREFIX)
         )
 
+    def device_weights(self) -> tuple[str, ...]:
+        """Names of the parameters that NPU calls read, in order of use."""
+        calls = [self.graph.calls[index] for index in self.live]
+        on_npu = [call for call in calls if self.functions[call.function].processor == "npu"]
+        return tuple(dict.fromkeys(call.args[1].removeprefix(PARAMETER_PREFIX) for call in on_npu))
+
     def expand(
         self, chunks: Sequence[ChunkPlan], duration: Duration | None = None, all_logits: bool = False
     ) -> TaskGraph:
@@ -151,8 +157,21 @@ def _find_producers(graph: Graph, functions: dict[str, FunctionSpec], caches: se
                     f"call {index} of {call.function!r} produces {value!r}, which exists already"
                 )
             producers[value] = index
+        _check_npu_call(index, call, functions[call.function])
     _check_results(graph, producers)
     return producers
+
+
+def _check_npu_call(index: int, call: Call, function: FunctionSpec) -> None:
+    """The NPU worker knows one calling convention: (activation, weight) -> accumulator."""
+    if function.processor != "npu":
+        return
+    is_weight = [arg.startswith(PARAMETER_PREFIX) for arg in call.args]
+    if function.kind != "linear" or is_weight != [False, True] or len(call.outputs) != 1:
+        raise _bad_graph(
+            f"call {index} of NPU function {call.function!r} ({function.kind}) has arguments {call.args}: "
+            "expected a linear of an activation and a weight, with one output"
+        )
 
 
 def _check_results(graph: Graph, producers: dict[str, int]) -> None:

@@ -193,8 +193,7 @@ def make_runner(
     functions: dict[str, Callable] | None = None,
 ) -> ModelRunner:
     parameters = make_parameters()
-    weights = {name: value for name, value in parameters.items() if name.startswith(("qkv", "out"))}
     config = RunnerConfig(chunk_lengths, CONTEXT, HIDDEN, policy)
     library = FUNCTIONS if functions is None else functions
     device = session or FakeSession()
-    return ModelRunner(make_graph(), parameters, weights, lambda: library, lambda: device, config)
+    return ModelRunner(make_graph(), parameters, parameters, lambda: library, lambda: device, config)

@@ -1,0 +1,72 @@
+"""The chunk planner: covers exactly, pads little, and is as cheap as brute force."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import combinations_with_replacement
+
+import pytest
+
+from mllm_tvm.runtime.planner import plan_chunks
+from mllm_tvm.runtime.tasks import ScheduleError
+
+COSTS: list[Mapping[int, float]] = [
+    {256: 256, 64: 64, 16: 16},
+    {256: 100, 64: 40, 16: 15},
+    {16: 3.0, 10: 2.0, 7: 1.9},
+    {5: 1.0},
+    {32: 1.0, 8: 5.0},
+]
+
+
+def cheapest(tokens: int, cost: Mapping[int, float]) -> float:
+    """By trying every multiset of lengths whose padding stays below the smallest."""
+    smallest, best = min(cost), float("inf")
+    for count in range(tokens // smallest + 2):
+        for chosen in combinations_with_replacement(cost, count):
+            if tokens <= sum(chosen) < tokens + smallest:
+                best = min(best, sum(cost[length] for length in chosen))
+    return best
+
+
+@pytest.mark.parametrize("cost", COSTS)
+@pytest.mark.parametrize("tokens", [1, 4, 5, 7, 16, 17, 31, 33, 60])
+def test_as_cheap_as_brute_force(tokens: int, cost: Mapping[int, float]) -> None:
+    chunks = plan_chunks(tokens, list(cost), cost)
+    assert sum(cost[chunk.length] for chunk in chunks) == pytest.approx(cheapest(tokens, cost))
+
+
+@pytest.mark.parametrize("cost", COSTS)
+def test_covers_every_token_once_with_little_padding(cost: Mapping[int, float]) -> None:
+    for tokens in range(1, 700, 13):
+        chunks = plan_chunks(tokens, list(cost), cost)
+        ends = [chunk.start + chunk.tokens for chunk in chunks]
+        assert [chunk.start for chunk in chunks] == [0, *ends[:-1]]
+        assert ends[-1] == tokens
+        assert all(chunk.tokens == chunk.length for chunk in chunks[:-1])
+        assert 0 <= chunks[-1].length - chunks[-1].tokens < min(cost)
+        lengths = [chunk.length for chunk in chunks]
+        assert lengths == sorted(lengths, reverse=True)
+
+
+def test_a_300_token_prompt_does_not_pay_for_512() -> None:
+    lengths = [c.length for c in plan_chunks(300, (256, 64, 16))]
+    assert lengths == [256, 16, 16, 16]
+
+
+def test_launch_overhead_prefers_fewer_chunks() -> None:
+    assert [c.length for c in plan_chunks(64, (64, 16), {64: 65.0, 16: 17.0})] == [64]
+
+
+def test_no_tokens() -> None:
+    assert plan_chunks(0, (16,)) == ()
+
+
+def test_errors() -> None:
+    with pytest.raises(ScheduleError, match="-1 tokens"):
+        plan_chunks(-1, (16,))
+    for lengths in ((), (0, 4)):
+        with pytest.raises(ScheduleError, match="expected one or more positive lengths"):
+            plan_chunks(5, lengths)
+    with pytest.raises(ScheduleError, match="chunk length 8 has no cost"):
+        plan_chunks(5, (16, 8), {16: 1.0})
