@@ -27,15 +27,17 @@ def host_target() -> tvm.target.Target:
 def build_object(kernels: Mapping[str, tirx.PrimFunc], target: tvm.target.Target, path: Path) -> None:
     """Compile ``kernels`` (name -> PrimFunc) for ``target`` into the relocatable object file ``path``.
 
-    A kernel takes its buffers in parameter order and is called on the device by its name. Raises ToolchainError
-    when there are no kernels, a name is not a C identifier, or TVM cannot generate code for one of them.
+    A kernel takes its buffers in parameter order and is called on the device by its name. Raises
+    ToolchainError when there are no kernels, a name is not a C identifier, or TVM cannot generate the code.
     """
     module = _system_library(kernels)
     try:
         library = tvm.tirx.build(module, target=target)
     except Exception as error:
         # Passes and the LLVM code generator raise many types, none of them a user's.
-        raise ToolchainError(f"cannot generate code for {sorted(kernels)}, target {target}: {error}") from error
+        raise ToolchainError(
+            f"cannot generate code for {sorted(kernels)}, target {target}: {error}"
+        ) from error
     _write_object(library, path)
 
 
@@ -44,7 +46,9 @@ def _system_library(kernels: Mapping[str, tirx.PrimFunc]) -> tvm.IRModule:
         raise ToolchainError("no kernels to build: expected at least one PrimFunc")
     for name in kernels:
         if not _KERNEL_NAME.fullmatch(name):
-            raise ToolchainError(f"bad kernel name {name!r}: expected a C identifier of at most 128 characters")
+            raise ToolchainError(
+                f"bad kernel name {name!r}: expected a C identifier of at most 128 characters"
+            )
     functions = {name: kernel.with_attr("global_symbol", name) for name, kernel in kernels.items()}
     # Without a prefix, runtime functions are called through pointers that only a dynamic loader fills in.
     # It does not become a part of names that are given as global symbols.

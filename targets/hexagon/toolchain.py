@@ -60,7 +60,7 @@ def link_server(objects: Sequence[Path], kind: ServerKind, out: Path) -> Path:
         if not path.is_file():
             raise ToolchainError(f"kernel object {path} does not exist: build it with build_object first")
     inputs = [*map(str, _server_objects(kind)), *map(str, objects)]
-    _run_zig(["-target", _triple(kind), "-static", "-s", *inputs], out)
+    _run_zig(["-target", _triple(kind), "-O2", "-static", "-s", *inputs], out)
     return out
 
 
@@ -110,9 +110,12 @@ def _compile_server(kind: ServerKind, folder: Path) -> None:
         objects.mkdir()
         for source in server_sources():
             compile_c(source, kind, objects / f"{source.stem}.o")
-        # Somebody else may have finished first; theirs is the same.
-        if not folder.is_dir():
+        try:
             os.replace(objects, folder)
+        except OSError:
+            # Another process may have finished first, and its objects are the same.
+            if not folder.is_dir():
+                raise
 
 
 def _zig_version() -> str:

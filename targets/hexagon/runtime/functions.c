@@ -1,0 +1,128 @@
+#include "functions.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <tvm/ffi/c_api.h>
+
+#include "handle.h"
+#include "kernel_call.h"
+#include "registry.h"
+#include "reply.h"
+#include "server.h"
+
+/* The names of all kernels, each followed by a line feed. */
+static bool list_kernels(struct server* server) {
+  size_t size = 0;
+  for (size_t i = 0; i < registry_count(); ++i) size += strlen(registry_at(i)->name) + 1;
+  char* names = malloc(size + 1);
+  if (names == NULL) return fail(&server->failure, "device out of memory: no free block of %zu bytes", size);
+  char* end = names;
+  for (size_t i = 0; i < registry_count(); ++i) {
+    const size_t length = strlen(registry_at(i)->name);
+    memcpy(end, registry_at(i)->name, length);
+    end += length;
+    *end++ = '\n';
+  }
+  reply_call_text(&server->stream, names, size);
+  free(names);
+  return true;
+}
+
+/* (prefix?) -> the module that holds every kernel. */
+static bool system_library(struct server* server) {
+  reply_call_handle(&server->stream, kTVMFFIModule, handle_make(HANDLE_MODULE, 1));
+  return true;
+}
+
+/* (module, name, query_imports) -> function or None. */
+static bool module_get_function(struct server* server) {
+  const struct argument* values = server->arguments.values;
+  if (server->arguments.count != 3 || values[0].type_index != kTVMFFIModule ||
+      values[1].type_index != kTVMFFIRawStr) {
+    return fail(&server->failure, "ModuleGetFunction takes a module, a name and a flag");
+  }
+  if (!handle_is(values[0].value.word, HANDLE_MODULE)) {
+    return fail(&server->failure, "0x%" PRIx64 " is not the handle of a module", values[0].value.word);
+  }
+  const uint64_t function = function_find(values[1].value.text);
+  if (function == 0) {
+    reply_call_none(&server->stream);
+  } else {
+    reply_call_handle(&server->stream, kTVMFFIFunction, function);
+  }
+  return true;
+}
+
+/* Checks the arguments (tensor, offset, size) of a copy between the window's first `size` bytes and the
+ * tensor's bytes [offset, offset + size). */
+static unsigned char* window_copy_target(struct server* server, size_t* size) {
+  const struct argument* values = server->arguments.values;
+  if (server->arguments.count != 3 || values[0].type_index != kTVMFFIDLTensorPtr ||
+      values[1].type_index != kTVMFFIInt || values[2].type_index != kTVMFFIInt) {
+    fail(&server->failure, "copies through the window take a tensor, an offset and a size");
+    return NULL;
+  }
+  const uint64_t bytes = values[2].value.word;
+  if (bytes > server->window.size) {
+    fail(&server->failure, "%" PRIu64 " bytes do not fit the shared window of %zu bytes", bytes,
+         server->window.size);
+    return NULL;
+  }
+  uint64_t offset = 0;
+  if (__builtin_add_overflow(values[0].value.tensor.byte_offset, values[1].value.word, &offset)) {
+    fail(&server->failure, "the offset of a copy overflows 64 bits");
+    return NULL;
+  }
+  *size = (size_t)bytes;
+  return heap_resolve(&server->heap, values[0].value.tensor.memory, offset, bytes, &server->failure);
+}
+
+static bool copy_from_window(struct server* server) {
+  size_t size = 0;
+  unsigned char* data = window_copy_target(server, &size);
+  if (data == NULL) return false;
+  if (size != 0) memcpy(data, server->window.data, size);
+  reply_call_none(&server->stream);
+  return true;
+}
+
+static bool copy_to_window(struct server* server) {
+  size_t size = 0;
+  const unsigned char* data = window_copy_target(server, &size);
+  if (data == NULL) return false;
+  if (size != 0) memcpy(server->window.data, data, size);
+  reply_call_none(&server->stream);
+  return true;
+}
+
+static const struct builtin {
+  const char* name;
+  bool (*call)(struct server* server);
+} builtins[] = {
+    {"mllm.kernels", list_kernels},
+    {"mllm.copy_from_window", copy_from_window},
+    {"mllm.copy_to_window", copy_to_window},
+    {"ffi.SystemLib", system_library},
+    {"tvm.rpc.server.ModuleGetFunction", module_get_function},
+};
+
+enum { BUILTIN_COUNT = sizeof builtins / sizeof builtins[0] };
+
+uint64_t function_find(const char* name) {
+  for (uint64_t i = 0; i < BUILTIN_COUNT; ++i) {
+    if (strcmp(builtins[i].name, name) == 0) return handle_make(HANDLE_BUILTIN, i);
+  }
+  const size_t index = registry_find(name);
+  return index == registry_count() ? 0 : handle_make(HANDLE_KERNEL, index);
+}
+
+bool function_call(struct server* server, uint64_t function) {
+  const uint64_t index = handle_value(function);
+  if (handle_is(function, HANDLE_KERNEL) && registry_at(index) != NULL) {
+    return kernel_call(&server->stream, &server->heap, registry_at(index), &server->arguments,
+                       &server->failure);
+  }
+  if (handle_is(function, HANDLE_BUILTIN) && index < BUILTIN_COUNT) return builtins[index].call(server);
+  return fail(&server->failure, "0x%" PRIx64 " is not the handle of a function", function);
+}

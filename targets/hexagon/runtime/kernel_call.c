@@ -1,0 +1,88 @@
+#include "kernel_call.h"
+
+#include <inttypes.h>
+#include <string.h>
+#include <tvm/ffi/c_api.h>
+
+#include "backend.h"
+#include "counters.h"
+#include "reply.h"
+
+/* The arguments of one call, in the form generated code takes them. */
+struct frame {
+  TVMFFIAny values[ARGUMENTS_MAX];
+  DLTensor tensors[ARGUMENTS_MAX];
+  int64_t shapes[ARGUMENTS_MAX][TENSOR_DIMENSIONS_MAX];
+  int64_t strides[ARGUMENTS_MAX][TENSOR_DIMENSIONS_MAX];
+};
+
+static void set_dense_strides(int64_t* strides, const int64_t* shape, int32_t dimensions) {
+  int64_t stride = 1;
+  for (int32_t i = dimensions - 1; i >= 0; --i) {
+    strides[i] = stride;
+    /* Only a tensor without elements gets here with lengths whose product overflows. */
+    if (__builtin_mul_overflow(stride, shape[i], &stride)) stride = 0;
+  }
+}
+
+static bool bind_tensor(const struct heap* heap, const struct tensor_view* view, struct frame* frame,
+                        int32_t index, struct failure* failure) {
+  uint64_t bytes = 0;
+  if (!tensor_view_bytes(view, &bytes, failure)) return false;
+  unsigned char* data = heap_resolve(heap, view->memory, view->byte_offset, bytes, failure);
+  if (data == NULL) return false;
+  memcpy(frame->shapes[index], view->shape, (size_t)view->dimensions * sizeof view->shape[0]);
+  set_dense_strides(frame->strides[index], frame->shapes[index], view->dimensions);
+  frame->tensors[index] = (DLTensor){
+      .data = data,
+      .device = {.device_type = kDLCPU, .device_id = 0},
+      .ndim = view->dimensions,
+      .dtype = {.code = view->type_code, .bits = view->bits, .lanes = view->lanes},
+      .shape = frame->shapes[index],
+      .strides = frame->strides[index],
+      .byte_offset = 0,
+  };
+  frame->values[index].v_ptr = &frame->tensors[index];
+  return true;
+}
+
+static bool bind_argument(const struct heap* heap, const struct argument* argument, struct frame* frame,
+                          int32_t index, struct failure* failure) {
+  TVMFFIAny* value = &frame->values[index];
+  memset(value, 0, sizeof *value);
+  value->type_index = argument->type_index;
+  switch (argument->type_index) {
+    case kTVMFFIInt:
+    case kTVMFFIBool:
+    case kTVMFFIFloat:
+      value->v_uint64 = argument->value.word;
+      return true;
+    case kTVMFFIDLTensorPtr:
+      return bind_tensor(heap, &argument->value.tensor, frame, index, failure);
+    default:
+      /* Generated code would follow any other value as a pointer. */
+      return fail(failure, "argument %" PRId32 " of a kernel has type index %" PRId32
+                           ": expected a tensor or a number", index, argument->type_index);
+  }
+}
+
+static bool reply_counters(struct stream* stream, struct counters spent) {
+  const int64_t counts[3] = {spent.packets, spent.instructions, spent.hvx_instructions};
+  return reply_call_bytes(stream, counts, sizeof counts);
+}
+
+bool kernel_call(struct stream* stream, const struct heap* heap, const struct kernel* kernel,
+                 const struct arguments* arguments, struct failure* failure) {
+  struct frame frame;
+  for (int32_t i = 0; i < arguments->count; ++i) {
+    if (!bind_argument(heap, &arguments->values[i], &frame, i, failure)) return false;
+  }
+  TVMFFIAny result = {.type_index = kTVMFFINone};
+  backend_clear_error();
+  const struct counters before = counters_read();
+  const int status = kernel->call(NULL, frame.values, arguments->count, &result);
+  const struct counters spent = counters_since(before);
+  if (status != 0) return fail(failure, "kernel %s: %s", kernel->name, backend_error());
+  reply_counters(stream, spent);
+  return true;
+}

@@ -1,0 +1,18 @@
+/* Calls of generated kernels with checked arguments. */
+#ifndef MLLM_KERNEL_CALL_H
+#define MLLM_KERNEL_CALL_H
+
+#include <stdbool.h>
+
+#include "arguments.h"
+#include "failure.h"
+#include "heap.h"
+#include "registry.h"
+#include "stream.h"
+
+/* Calls a kernel and replies with what it cost: packets, instructions and HVX instructions, as three
+ * little-endian int64. False with a reason when an argument was refused or the kernel raised an error. */
+bool kernel_call(struct stream* stream, const struct heap* heap, const struct kernel* kernel,
+                 const struct arguments* arguments, struct failure* failure);
+
+#endif
