@@ -47,8 +47,8 @@ def unpack_weight(packed: np.ndarray, k: int, n: int) -> np.ndarray:
 def linear_w8a8_reference(x: np.ndarray, packed: np.ndarray) -> np.ndarray:
     """``x @ (w - 128)`` for x int8 [M, K] and w packed: int32 [M, N padded to a multiple of 32].
 
-    Computed in float64, which is exact: no partial sum exceeds 2 ** 53. Raises TargetError unless K is that of
-    ``packed``, a multiple of 4.
+    Computed in float64, which is exact: no partial sum exceeds 2 ** 53. Raises TargetError unless K is that
+    of ``packed``, a multiple of 4.
     """
     blocks, steps, columns, rows = packed.shape
     if x.ndim != 2 or x.shape[1] != steps * rows:
