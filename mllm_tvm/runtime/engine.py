@@ -176,7 +176,7 @@ class Engine:
             raise PromptError("the prompt has 0 tokens: expected at least 1")
         if len(token_ids) > self.max_positions:
             raise PromptError(
-                f"the prompt has {len(token_ids)} tokens, the context {self.max_positions}: shorten the prompt"
+                f"the prompt has {len(token_ids)} tokens, the context {self.max_positions}: shorten it"
             )
 
     def _check_ids(self, token_ids: Sequence[int]) -> None:

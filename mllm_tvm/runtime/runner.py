@@ -49,9 +49,9 @@ class Prefill:
 class ModelRunner:
     """A model with its state (the tokens in its caches) and the two workers that run it.
 
-    ``parameters`` are in the form that CPU functions accept, ``arrays`` the same ones for upload. Not safe for
-    use by several threads at once. Raises what opening the CPU library or the device raises, ArtifactError for
-    an invalid graph and ScheduleError for an unknown policy.
+    ``parameters`` are in the form that CPU functions accept, ``arrays`` the same ones for upload. Not safe
+    for use by several threads at once. Raises what opening the CPU library or the device raises,
+    ArtifactError for an invalid graph and ScheduleError for an unknown policy.
     """
 
     def __init__(
