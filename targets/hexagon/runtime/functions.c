@@ -54,8 +54,8 @@ static bool module_get_function(struct server* server) {
   return true;
 }
 
-/* Checks the arguments (tensor, offset, size) of a copy between the window's first `size` bytes and the
- * tensor's bytes [offset, offset + size). */
+/* Resolves the arguments (tensor, offset, size) of a copy between the start of the window and the tensor's
+ * bytes [offset, offset + size). */
 static unsigned char* window_copy_target(struct server* server, size_t* size) {
   const struct argument* values = server->arguments.values;
   if (server->arguments.count != 3 || values[0].type_index != kTVMFFIDLTensorPtr ||
@@ -63,17 +63,13 @@ static unsigned char* window_copy_target(struct server* server, size_t* size) {
     fail(&server->failure, "copies through the window take a tensor, an offset and a size");
     return NULL;
   }
-  const uint64_t bytes = values[2].value.word;
-  if (bytes > server->window.size) {
-    fail(&server->failure, "%" PRIu64 " bytes do not fit the shared window of %zu bytes", bytes,
-         server->window.size);
-    return NULL;
-  }
   uint64_t offset = 0;
   if (__builtin_add_overflow(values[0].value.tensor.byte_offset, values[1].value.word, &offset)) {
     fail(&server->failure, "the offset of a copy overflows 64 bits");
     return NULL;
   }
+  const uint64_t bytes = values[2].value.word;
+  /* A block of this size exists, so it fits size_t. */
   *size = (size_t)bytes;
   return heap_resolve(&server->heap, values[0].value.tensor.memory, offset, bytes, &server->failure);
 }
@@ -81,8 +77,7 @@ static unsigned char* window_copy_target(struct server* server, size_t* size) {
 static bool copy_from_window(struct server* server) {
   size_t size = 0;
   unsigned char* data = window_copy_target(server, &size);
-  if (data == NULL) return false;
-  if (size != 0) memcpy(data, server->window.data, size);
+  if (data == NULL || !window_read(server->window, data, size, &server->failure)) return false;
   reply_call_none(&server->stream);
   return true;
 }
@@ -90,8 +85,7 @@ static bool copy_from_window(struct server* server) {
 static bool copy_to_window(struct server* server) {
   size_t size = 0;
   const unsigned char* data = window_copy_target(server, &size);
-  if (data == NULL) return false;
-  if (size != 0) memcpy(server->window.data, data, size);
+  if (data == NULL || !window_write(server->window, data, size, &server->failure)) return false;
   reply_call_none(&server->stream);
   return true;
 }

@@ -39,13 +39,14 @@ int main(int argc, char** argv) {
   static struct server server;
   const int read_fd = argc >= 3 ? parse_fd(argv[argc - 2]) : -1;
   const int write_fd = argc >= 3 ? parse_fd(argv[argc - 1]) : -1;
-  if (argc > 4 || read_fd < 0 || write_fd < 0) return usage(argv[0]);
+  const int window_fd = argc >= 4 ? parse_fd(argv[1]) : -1;
+  if (argc > 4 || read_fd < 0 || write_fd < 0 || (argc == 4 && window_fd < 0)) return usage(argv[0]);
   /* A client that is gone shows as a failed write. */
   signal(SIGPIPE, SIG_IGN);
   enlarge_pipe(read_fd);
   enlarge_pipe(write_fd);
   server_init(&server, read_fd, write_fd, heap_default_limit());
-  if (argc == 4 && !window_map(&server.window, parse_fd(argv[1]))) return usage(argv[0]);
+  server.window.fd = window_fd;
   while (server_serve_one(&server)) {
   }
   server_destroy(&server);

@@ -216,7 +216,7 @@ static bool handle(struct server* server, int32_t code) {
 void server_init(struct server* server, int read_fd, int write_fd, uint64_t memory_limit) {
   stream_init(&server->stream, read_fd, write_fd);
   heap_init(&server->heap, memory_limit);
-  server->window = (struct window){NULL, 0};
+  server->window = (struct window){.fd = -1};
   server->arguments.count = 0;
   server->failure.message[0] = '\0';
 }

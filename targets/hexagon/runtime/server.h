@@ -14,7 +14,7 @@
 struct server {
   struct stream stream;
   struct heap heap;
-  struct window window; /* empty until a client on the same machine shares one */
+  struct window window; /* none, unless a client on this machine shares one */
   struct arguments arguments;
   struct failure failure;
 };

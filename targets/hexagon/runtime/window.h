@@ -1,16 +1,21 @@
-/* Memory shared with a client on the same machine, for bulk copies: the part that rpcmem plays on a phone. */
+/* A memory file shared with a client on the same machine, for bulk copies: the part rpcmem plays on a phone.
+ *
+ * It is read and written rather than mapped: under emulation the copy is then done by the host's kernel. */
 #ifndef MLLM_WINDOW_H
 #define MLLM_WINDOW_H
 
-#include <stdbool.h>
 #include <stddef.h>
 
+#include "failure.h"
+
 struct window {
-  unsigned char* data;
-  size_t size; /* 0 when there is no window */
+  int fd; /* -1 when there is no window */
 };
 
-/* Maps the whole of a shared memory file; false when that is not possible. */
-bool window_map(struct window* window, int fd);
+/* Copies the first `size` bytes of the window to `out`. */
+bool window_read(struct window window, unsigned char* out, size_t size, struct failure* failure);
+
+/* Copies `size` bytes to the start of the window. */
+bool window_write(struct window window, const unsigned char* data, size_t size, struct failure* failure);
 
 #endif

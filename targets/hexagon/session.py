@@ -1,0 +1,234 @@
+"""Sessions with a device that runs a server of kernels: tensors on the device, kernel calls, their cost."""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Self
+
+import numpy as np
+import tvm
+import tvm.rpc
+import tvm_ffi
+
+from targets.errors import DeviceError
+from targets.hexagon.process import DeviceProcess
+from targets.hexagon.toolchain import find_qemu
+from targets.hexagon.tracker import connect_device
+
+_TRACKER = re.compile(r"tracker://(?P<host>[^/:]+):(?P<port>\d{1,5})/(?P<key>.+)")
+_RPC_PREFIX = "RPCError: Error caught from RPC call:\n"
+_DTYPE_KINDS = "biuf"
+_WINDOW_BYTES = 4 << 20
+
+
+class Counters(NamedTuple):
+    """Work of one kernel call, as the emulator counts it; zeros on device "host"."""
+
+    packets: int
+    instructions: int
+    hvx_instructions: int
+
+
+class DeviceSession:
+    """Tensors and kernels of one device process; use it from one thread at a time.
+
+    Every method raises DeviceError: when the device refuses a request the session stays usable, when the
+    device is gone the session is closed, and its tensors with it.
+    """
+
+    def __init__(self, device: str, rpc: tvm.rpc.RPCSession, process: DeviceProcess | None = None) -> None:
+        self._device = device
+        self._rpc = rpc
+        self._process = process
+        self._memory = rpc.cpu(0)
+        self._functions: dict[str, tvm_ffi.Function] = {}
+        self._closed = False
+        with self._request("list its kernels"):
+            self._kernels = tuple(str(self._function("mllm.kernels")()).split())
+
+    @property
+    def device(self) -> str:
+        """What the session was opened with: "qemu", "host" or "tracker://host:port/key"."""
+        return self._device
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of a device on this machine, None for one behind a tracker."""
+        return self._process.pid if self._process else None
+
+    def kernels(self) -> list[str]:
+        """Names of the kernels this device has."""
+        return list(self._kernels)
+
+    def empty(self, shape: Sequence[int], dtype: str) -> tvm.runtime.Tensor:
+        """A tensor on the device, 128-byte aligned, with unspecified contents; freed when dropped."""
+        if np.dtype(dtype).kind not in _DTYPE_KINDS:
+            raise DeviceError(f"cannot put dtype {dtype} on a device: expected booleans, integers or floats")
+        with self._request(f"allocate a tensor of shape {list(shape)} {dtype}"):
+            return tvm.runtime.empty(tuple(shape), dtype, self._memory)
+
+    def upload(self, array: np.ndarray) -> tvm.runtime.Tensor:
+        """A tensor on the device with the shape, dtype and contents of ``array``."""
+        tensor = self.empty(array.shape, str(array.dtype))
+        self.write(tensor, array)
+        return tensor
+
+    def write(self, tensor: tvm.runtime.Tensor, array: np.ndarray) -> None:
+        """Copy ``array`` to the first rows of ``tensor``: same dtype and row shape, at most as many rows."""
+        self._check_tensors([tensor])
+        _check_rows(tensor, array)
+        if array.size == 0:
+            return
+        with self._request(f"receive {array.nbytes} bytes"):
+            if self._process:
+                self._write_through(self._process.window_fd, tensor, array)
+            else:
+                _rows_view(tensor, array.shape).copyfrom(np.ascontiguousarray(array))
+
+    def download(self, tensor: tvm.runtime.Tensor, out: np.ndarray | None = None) -> np.ndarray:
+        """Copy ``tensor``, or as many first rows of it as ``out`` has, to ``out`` (default: a new array).
+
+        ``out`` has the dtype and row shape of ``tensor`` and is C-contiguous. Returns ``out``.
+        """
+        self._check_tensors([tensor])
+        array = np.empty(tensor.shape, dtype=str(tensor.dtype)) if out is None else out
+        _check_rows(tensor, array)
+        if not array.flags["C_CONTIGUOUS"] or not array.flags["WRITEABLE"]:
+            raise DeviceError("cannot download into this array: expected a writable C-contiguous one")
+        if array.size == 0:
+            return array
+        with self._request(f"send {array.nbytes} bytes"):
+            if self._process:
+                self._read_through(self._process.window_fd, tensor, array)
+            else:
+                _rows_view(tensor, array.shape).copyto(tvm_ffi.from_dlpack(array))
+        return array
+
+    def call(self, kernel: str, *tensors: tvm.runtime.Tensor) -> Counters:
+        """Run ``kernel`` on ``tensors`` of this device, to its end, and return what it cost."""
+        if kernel not in self._kernels:
+            raise DeviceError(f"device {self._device!r} has no kernel {kernel!r}; it has {self.kernels()}")
+        self._check_tensors(tensors)
+        with self._request(f"run kernel {kernel}"):
+            counts = self._function(kernel)(*tensors)
+        return Counters(*struct.unpack("<3q", bytes(counts)))
+
+    def close(self) -> None:
+        """End the session and its device process; the tensors become unusable. Closing twice is fine."""
+        if self._closed:
+            return
+        self._closed = True
+        self._functions.clear()
+        if self._process:
+            self._process.close()
+        else:
+            self._rpc._sess["CloseRPCConnection"]()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _function(self, name: str) -> tvm_ffi.Function:
+        if name not in self._functions:
+            self._functions[name] = self._rpc.get_function(name)
+        return self._functions[name]
+
+    def _write_through(self, window_fd: int, tensor: tvm.runtime.Tensor, array: np.ndarray) -> None:
+        data = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+        for start in range(0, len(data), _WINDOW_BYTES):
+            count = os.pwrite(window_fd, data[start : start + _WINDOW_BYTES], 0)
+            self._function("mllm.copy_from_window")(tensor, start, count)
+
+    def _read_through(self, window_fd: int, tensor: tvm.runtime.Tensor, array: np.ndarray) -> None:
+        data = array.reshape(-1).view(np.uint8).data
+        for start in range(0, len(data), _WINDOW_BYTES):
+            part = data[start : start + _WINDOW_BYTES]
+            self._function("mllm.copy_to_window")(tensor, start, len(part))
+            os.preadv(window_fd, [part], 0)
+
+    def _check_tensors(self, tensors: Sequence[object]) -> None:
+        for i, tensor in enumerate(tensors):
+            if not isinstance(tensor, tvm.runtime.Tensor) or tensor.device != self._memory:
+                raise DeviceError(
+                    f"argument {i} ({type(tensor).__name__}) is not a tensor of this session on device "
+                    f"{self._device!r}: make it with upload or empty"
+                )
+
+    @contextmanager
+    def _request(self, action: str) -> Iterator[None]:
+        if self._closed:
+            raise DeviceError(f"cannot ask device {self._device!r} to {action}: the session is closed")
+        try:
+            yield
+        except RuntimeError as error:
+            raise self._failure(action, error) from error
+
+    def _failure(self, action: str, error: RuntimeError) -> DeviceError:
+        reason = str(error).removeprefix(_RPC_PREFIX).strip()
+        # An exception packet leaves client and device in step; after anything else the connection is lost.
+        if isinstance(error, tvm.error.RPCError) and (self._process or self._answers()):
+            return DeviceError(f"device {self._device!r} refused to {action}: {reason}")
+        cause = (self._process.death() if self._process else None) or reason
+        self.close()
+        return DeviceError(
+            f"device {self._device!r} was lost when asked to {action}: {cause}. "
+            "Open a new session and upload its tensors again"
+        )
+
+    def _answers(self) -> bool:
+        """Whether a device behind a tracker still runs: its host reports a death like a refusal."""
+        try:
+            self._rpc.get_function("mllm.kernels")
+        except (RuntimeError, AttributeError):
+            return False
+        return True
+
+
+def open_session(device: str, server: Path) -> DeviceSession:
+    """Start ``server``, the output of ``link_server``, on ``device`` and connect to it.
+
+    ``device`` is "qemu" (a Hexagon ELF in the emulator on this machine), "host" (an executable for this CPU)
+    or "tracker://host:port/key" (a Hexagon ELF on a device of that key). Raises DeviceError when the device
+    is unknown or does not start, ToolchainError when device "qemu" has no emulator.
+    """
+    if not os.access(server, os.X_OK) or not server.is_file():
+        raise DeviceError(f"device server {server} is not an executable file: build it with link_server")
+    path = str(server.resolve())
+    if device == "qemu":
+        return _open_local(device, [str(find_qemu()), "-cpu", "v67", path])
+    if device == "host":
+        return _open_local(device, [path])
+    match = _TRACKER.fullmatch(device)
+    if match is None:
+        raise DeviceError(f"unknown device {device!r}: expected 'qemu', 'host' or 'tracker://host:port/key'")
+    return DeviceSession(device, connect_device(match["host"], int(match["port"]), match["key"], server))
+
+
+def _open_local(device: str, command: list[str]) -> DeviceSession:
+    process = DeviceProcess(command)
+    return DeviceSession(device, process.rpc, process)
+
+
+def _rows_view(tensor: tvm.runtime.Tensor, shape: tuple[int, ...]) -> tvm.runtime.Tensor:
+    return tensor if tuple(tensor.shape) == shape else tensor._create_view(shape)
+
+
+def _check_rows(tensor: tvm.runtime.Tensor, array: np.ndarray) -> None:
+    shape = tuple(tensor.shape)
+    same_rows = array.ndim == len(shape) and array.shape[1:] == shape[1:]
+    if same_rows and array.shape[:1] <= shape[:1] and str(array.dtype) == str(tensor.dtype):
+        return
+    raise DeviceError(
+        f"array of shape {array.shape} {array.dtype} does not fit a device tensor of shape {shape} "
+        f"{tensor.dtype}: expected the same dtype and row shape, and at most as many rows"
+    )
