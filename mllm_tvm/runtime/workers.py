@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from mllm_tvm.errors import ArtifactError, DeviceError
-from mllm_tvm.tensor_file import as_aligned
+from mllm_tvm.tensor_file import aligned_empty
 
 from .stats import NpuCounts
 from .task_graph import PARAMETER_PREFIX, Step
@@ -22,9 +22,12 @@ T = TypeVar("T")
 class Counters(Protocol):
     """What one kernel call cost on the device."""
 
-    packets: int
-    instructions: int
-    hvx: int
+    @property
+    def packets(self) -> int: ...
+    @property
+    def instructions(self) -> int: ...
+    @property
+    def hvx_instructions(self) -> int: ...
 
 
 class Session(Protocol):
@@ -32,7 +35,8 @@ class Session(Protocol):
 
     def upload(self, array: np.ndarray, /) -> Any: ...
     def empty(self, shape: tuple[int, ...], dtype: str, /) -> Any: ...
-    def download(self, tensor: Any, /) -> np.ndarray: ...
+    def write(self, tensor: Any, array: np.ndarray, /) -> None: ...
+    def download(self, tensor: Any, out: np.ndarray, /) -> np.ndarray: ...
     def call(self, kernel: str, /, *tensors: Any) -> Counters: ...
     def close(self) -> None: ...
 
@@ -92,7 +96,7 @@ class NpuWorker:
     """Runs linear steps on a device session, which lives on a thread of its own.
 
     Weights are uploaded once, when the worker is made. Activation buffers are kept per shape; they have as
-    many rows as the chunk is long, and only the valid ones are meaningful.
+    many rows as the chunk is long, and only the valid ones are copied and meaningful.
     """
 
     def __init__(self, open_session: Callable[[], Session], weights: Mapping[str, np.ndarray]) -> None:
@@ -137,11 +141,11 @@ class NpuWorker:
         function, length = step.function, step.plan.length
         x = self._buffer("int8", length, function.k)
         y = self._buffer("int32", length, function.n)
-        x.copyfrom(_pad(rows, length))
+        self._session.write(x, rows)
         weight = self._weights[step.call.args[1].removeprefix(PARAMETER_PREFIX)]
         cost = self._session.call(f"{function.name}_m{length}", x, weight, y)
-        self.counts = self.counts.plus(cost.packets, cost.instructions, cost.hvx)
-        return as_aligned(self._session.download(y)[: len(rows)])
+        self.counts = self.counts.plus(cost.packets, cost.instructions, cost.hvx_instructions)
+        return self._session.download(y, aligned_empty((len(rows), function.n), "int32"))
 
     def _buffer(self, dtype: str, rows: int, columns: int) -> Any:
         key = (dtype, rows, columns)
@@ -154,15 +158,6 @@ class NpuWorker:
 def outputs(result: Any, names: Sequence[str]) -> Sequence[Any]:
     """What a compiled function returned, as one value per output."""
     return [result] if len(names) == 1 else result
-
-
-def _pad(rows: np.ndarray, length: int) -> np.ndarray:
-    """``rows`` followed by zero rows up to ``length``."""
-    if len(rows) == length:
-        return rows
-    padded = np.zeros((length, *rows.shape[1:]), rows.dtype)
-    padded[: len(rows)] = rows
-    return padded
 
 
 def _find(library: Functions, name: str) -> Callable[..., Any]:

@@ -126,11 +126,6 @@ class FakeTensor:
     def __init__(self, array: np.ndarray) -> None:
         self.array = array
 
-    def copyfrom(self, array: np.ndarray) -> None:
-        assert array.shape == self.array.shape
-        assert array.dtype == self.array.dtype
-        self.array = array.copy()
-
 
 @dataclass
 class FakeSession:
@@ -149,8 +144,14 @@ class FakeSession:
     def empty(self, shape: tuple[int, ...], dtype: str) -> FakeTensor:
         return FakeTensor(np.full(shape, 99, dtype))
 
-    def download(self, tensor: FakeTensor) -> np.ndarray:
-        return tensor.array.copy()
+    def write(self, tensor: FakeTensor, array: np.ndarray) -> None:
+        assert array.dtype == tensor.array.dtype
+        tensor.array[: len(array)] = array
+
+    def download(self, tensor: FakeTensor, out: np.ndarray) -> np.ndarray:
+        assert out.dtype == tensor.array.dtype
+        out[...] = tensor.array[: len(out)]
+        return out
 
     def call(self, kernel: str, x: FakeTensor, w: FakeTensor, y: FakeTensor) -> SimpleNamespace:
         self.calls.append(kernel)
@@ -159,8 +160,8 @@ class FakeSession:
         assert kernel == f"linear_{w.array.shape[0]}x{w.array.shape[1]}_m{len(x.array)}"
         if self.jitter:
             time.sleep(self.jitter.random() * 5e-4)
-        y.copyfrom(_linear(x.array, w.array))
-        return SimpleNamespace(packets=10, instructions=20, hvx=5)
+        self.write(y, _linear(x.array, w.array))
+        return SimpleNamespace(packets=10, instructions=20, hvx_instructions=5)
 
     def close(self) -> None:
         self.closed = True
