@@ -53,9 +53,11 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Token ids of ``text``, with exactly one BOS in front if the model has one."""
-        bos = [] if self.bos_id is None else [self.bos_id]
         # The post-processor is left out: whether it adds BOS (or EOS) differs from model to model.
-        return bos + list(self.backend.encode(text, add_special_tokens=False).ids)
+        ids = list(self.backend.encode(text, add_special_tokens=False).ids)
+        if self.bos_id is None or ids[:1] == [self.bos_id]:  # the text itself may begin with it
+            return ids
+        return [self.bos_id, *ids]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ``ids``, special tokens left out."""

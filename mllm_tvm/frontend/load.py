@@ -57,7 +57,7 @@ def load_model(path: str | os.PathLike[str]) -> Model:
     tokenizer = Tokenizer.from_directory(
         directory, config.bos_token_id, config.eos_token_ids, config.vocab_size
     )
-    return Model(module, weights, config, tokenizer, directory)
+    return Model(module, weights, config, tokenizer, directory, weights.linear_dtype())
 
 
 def _architecture(directory: Path, settings: Mapping[str, Any]) -> Architecture:

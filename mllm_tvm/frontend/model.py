@@ -18,7 +18,8 @@ class Model:
     """What the compiler starts from; ``module`` has one function ``main`` (see docs/architecture.md).
 
     ``parameters`` maps each parameter of ``main`` to its array and reads it when asked: float32, linears
-    [K, N]; the embedding table may be float16.
+    [K, N]; the embedding table may be float16. ``shadow_dtype`` is the smallest of float16 and float32 that
+    holds the linears' weights exactly.
     """
 
     module: ir.IRModule
@@ -26,6 +27,7 @@ class Model:
     config: ModelConfig
     tokenizer: Tokenizer
     path: Path
+    shadow_dtype: str
 
     @property
     def cache_row_shape(self) -> tuple[int, int]:

@@ -71,6 +71,12 @@ class LazyParameters(Mapping[str, np.ndarray]):
     def __len__(self) -> int:
         return len(self.specs)
 
+    def linear_dtype(self) -> str:
+        """float16 when every linear is stored so, which then holds its weights exactly; else float32."""
+        linears = [spec for spec in self.specs.values() if isinstance(spec, Weight) and spec.transposed]
+        halves = all(self.checkpoint.tensors[spec.tensor].dtype == "F16" for spec in linears)
+        return "float16" if halves else "float32"
+
     def dtype(self, name: str) -> str:
         """The dtype of a parameter, without reading it."""
         spec = self.specs[name]

@@ -1,0 +1,43 @@
+"""Runs an imported model in float on the CPU: the reference that calibration and evaluation need."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import tvm
+from tvm import ir, relax
+
+from mllm_tvm.frontend.model import Model
+from targets.cpu.build import build
+from targets.cpu.target import cpu_target
+
+
+class FloatModel:
+    """A compiled ``main`` with its parameters, for one thread.
+
+    Args:
+        model: the imported model.
+        module: a module to run in place of ``model.module``; its ``main`` takes the same arguments.
+    """
+
+    def __init__(self, model: Model, module: ir.IRModule | None = None):
+        self.model = model
+        executable = build(model.module if module is None else module, cpu_target())
+        # "naive" keeps no buffers: a pool would keep one of every length it has seen.
+        self.vm = relax.VirtualMachine(executable, tvm.cpu(), memory_cfg="naive")
+        self.parameters = [tvm.runtime.tensor(model.parameters[name]) for name in model.parameter_names()]
+
+    def run(self, token_ids: Sequence[int], caches: Sequence[np.ndarray] | None = None) -> list[np.ndarray]:
+        """All results of ``main``: logits [seq, vocab], then the appended caches, then what a pass added.
+
+        Args:
+            token_ids: the new tokens, at least one.
+            caches: what an earlier run returned, [past, kv_heads, head_dim] each; None for no earlier tokens.
+        """
+        caches = self.model.empty_caches() if caches is None else caches
+        past = caches[0].shape[0]
+        positions = np.arange(past, past + len(token_ids), dtype=np.int32)
+        inputs = [np.asarray(token_ids, np.int32), positions, *caches]
+        outputs = self.vm["main"](*map(tvm.runtime.tensor, inputs), *self.parameters)
+        return [output.numpy() for output in outputs]
