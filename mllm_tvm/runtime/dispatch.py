@@ -27,12 +27,15 @@ class Dispatcher:
 
         An exception ends the pass for all threads and is kept in ``error``.
         """
+        task = None
         try:
             while (task := self._take(processor)) is not None:
                 start = time.perf_counter()
                 execute(task)
                 self._finish(task, start)
         except BaseException as error:
+            if task is not None:
+                error.add_note(f"while running {task.name!r} of chunk {task.chunk} on the {processor}")
             self.abort(error)
 
     def abort(self, error: BaseException) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import re
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -141,13 +143,32 @@ def test_cpu_failure_ends_the_run_and_leaves_the_runner_usable() -> None:
         return FUNCTIONS["attention"](*args)
 
     runner = make_runner(functions={**FUNCTIONS, "attention": attention})
-    with pytest.raises(ValueError, match="no memory"):
+    with pytest.raises(ValueError, match="no memory") as caught:
         runner.prefill(PROMPT)
+    assert re.fullmatch(r"while running 'attention' of chunk \d on the cpu", *caught.value.__notes__)
     assert runner.position == 0
     broken["fail"] = False
     np.testing.assert_array_equal(
         runner.prefill(PROMPT).logits[-1], reference_logits(PROMPT, make_parameters())[-1]
     )
+    runner.close()
+
+
+def test_interrupt_ends_the_run_and_leaves_the_runner_usable() -> None:
+    main = threading.get_ident()
+
+    def attention(*args: np.ndarray) -> tuple[np.ndarray, ...]:
+        if interrupt:
+            signal.pthread_kill(main, interrupt.pop())
+        return FUNCTIONS["attention"](*args)
+
+    interrupt = [signal.SIGINT]
+    runner = make_runner(functions={**FUNCTIONS, "attention": attention})
+    with pytest.raises(KeyboardInterrupt):
+        runner.prefill(PROMPT)
+    assert runner.position == 0
+    expected = reference_logits(PROMPT, make_parameters())[-1]
+    np.testing.assert_array_equal(runner.prefill(PROMPT).logits[-1], expected)
     runner.close()
 
 

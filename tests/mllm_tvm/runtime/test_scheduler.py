@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
@@ -197,7 +198,7 @@ def test_no_tasks() -> None:
     assert Scheduler([]).next("cpu") is None
 
 
-def test_decision_cost(record_property: pytest.FixtureRequest) -> None:
+def test_decision_cost(record_property: Callable[[str, object], None]) -> None:
     """Recorded; the bound is 50 times the usual cost, so only a change of complexity can break it."""
     tasks = random_tasks(0, 4000)
     begin = time.process_time()

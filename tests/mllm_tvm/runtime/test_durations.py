@@ -1,0 +1,49 @@
+"""Expected durations: estimates first, means of observations afterwards."""
+
+from __future__ import annotations
+
+import pytest
+from runtime_fakes import make_runner
+
+from mllm_tvm.manifest import FunctionSpec
+from mllm_tvm.runtime.durations import DurationModel, chunk_costs, estimate
+
+SMALL = FunctionSpec("linear_64x64", "npu", "linear", 64, 64)
+LARGE = FunctionSpec("linear_4096x4096", "npu", "linear", 4096, 4096)
+NORM = FunctionSpec("float_0", "cpu", "float")
+
+
+def test_estimates_grow_with_work() -> None:
+    assert estimate(SMALL, "npu", 64, 0) < estimate(LARGE, "npu", 64, 0) < estimate(LARGE, "npu", 256, 0)
+    assert estimate(LARGE, "npu", 64, 0) < estimate(LARGE, "cpu", 64, 0)
+    assert estimate(NORM, "cpu", 64, 512) < estimate(NORM, "cpu", 64, 2048)
+
+
+def test_observations_replace_the_estimate_by_their_mean() -> None:
+    model = DurationModel(512)
+    assert model(LARGE, "npu", 64) == estimate(LARGE, "npu", 64, 512)
+    for seconds in (1.0, 2.0, 6.0):
+        model.observe(LARGE.name, "npu", 64, seconds)
+    assert model(LARGE, "npu", 64) == pytest.approx(3.0)
+    assert model(LARGE, "npu", 256) == estimate(LARGE, "npu", 256, 512)
+    assert model(LARGE, "cpu", 64) == estimate(LARGE, "cpu", 64, 512)
+
+
+def test_chunk_costs_favour_one_long_chunk_over_short_ones() -> None:
+    costs = chunk_costs([SMALL, NORM, LARGE], [16, 64])
+    assert costs[16] < costs[64] < 4 * costs[16]
+    assert chunk_costs([NORM], [16]) == {16: 0}
+
+
+def test_a_runner_learns_durations() -> None:
+    runner = make_runner()
+    spans = runner.prefill([1] * 20).timeline
+    assert {span.task.duration for span in spans if span.task.name == "embed"} == {
+        estimate(FunctionSpec("embed", "cpu", "float"), "cpu", rows, 8) for rows in (16, 4)
+    }
+    runner.reset()
+    again = runner.prefill([1] * 16).timeline
+    learned = next(span.task.duration for span in again if span.task.name == "embed")
+    observed = next(span for span in spans if span.task.name == "embed" and span.task.chunk == 0)
+    assert learned == pytest.approx(observed.end - observed.start)
+    runner.close()
