@@ -82,7 +82,7 @@ def write_artifact(
     from what it wrote. On failure ``path`` is as before and nothing is left behind. Raises ArtifactError when
     ``path`` is something other than an artifact or an empty directory.
     """
-    target = Path(path).absolute()
+    target = Path(path).resolve()
     _check_replaceable(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
@@ -156,11 +156,13 @@ def _swap(staging: Path, target: Path) -> None:
     if not target.exists():
         staging.rename(target)
         return
-    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
-    target.rename(old)
+    holder = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
     try:
-        staging.rename(target)
-    except OSError:
-        old.rename(target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+        target.rename(holder / "old")
+        try:
+            staging.rename(target)
+        except OSError:
+            (holder / "old").rename(target)
+            raise
+    finally:
+        shutil.rmtree(holder, ignore_errors=True)

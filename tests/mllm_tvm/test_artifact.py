@@ -189,19 +189,30 @@ def test_failure_leaves_the_old_artifact(artifact: Path) -> None:
     assert [p.name for p in artifact.parent.iterdir()] == ["out"]
 
 
-def test_failed_rename_restores_the_old_artifact(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("refused", ["staging", "old artifact"])
+def test_failed_rename_restores_the_old_artifact(
+    artifact: Path, monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
     rename = Path.rename
 
-    def refuse_staging(self: Path, target: Path) -> Path:
-        if target == artifact and ".old." not in self.name:
+    def refuse(self: Path, target: Path) -> Path:
+        if self == artifact if refused == "old artifact" else target == artifact and self.name != "old":
             raise OSError("no permission")
         return rename(self, target)
 
-    monkeypatch.setattr(Path, "rename", refuse_staging)
+    monkeypatch.setattr(Path, "rename", refuse)
     with pytest.raises(OSError, match="no permission"):
         write_artifact(artifact, MANIFEST, _fill)
     assert load_artifact(artifact).path == artifact
     assert [p.name for p in artifact.parent.iterdir()] == ["out"]
+
+
+def test_replaces_what_a_symbolic_link_points_to(artifact: Path) -> None:
+    link = artifact.parent / "link"
+    link.symlink_to(artifact)
+    write_artifact(link, replace(MANIFEST, target="qcom/hexagon-v73"), _fill)
+    assert link.is_symlink()
+    assert load_artifact(artifact).manifest.target == "qcom/hexagon-v73"
 
 
 def test_refuses_to_replace_anything_else(tmp_path: Path) -> None:
