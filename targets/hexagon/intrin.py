@@ -13,25 +13,41 @@ from tvm import tirx
 from tvm.ir import Expr
 from tvm.script.ir_builder import tirx as T  # noqa: N812 (the name TVM uses everywhere)
 
+from targets.errors import TargetError
+
 ALL_BYTES_128 = -0x7F7F7F80
 """The int32 whose four bytes are 128: as a weight it adds 128 times the sum of four activations."""
 
 
 @dataclass(frozen=True)
+class Tiling:
+    """The register block of a kernel: ``rows`` x ``blocks`` of 32 columns.
+
+    A loop iteration has at most ``unroll`` steps of four k, and more than half as many. Raises TargetError
+    when one of the numbers is less than 1.
+    """
+
+    rows: int
+    blocks: int
+    unroll: int
+
+    def __post_init__(self) -> None:
+        if min(self.rows, self.blocks, self.unroll) < 1:
+            raise TargetError(f"bad {self}: each number must be at least 1")
+
+
+@dataclass(frozen=True)
 class DotUnit:
-    """How one kind of processor computes dot products of four bytes, and the register block it runs fastest.
+    """How one kind of processor computes dot products of four bytes, and the tiling it runs fastest.
 
     ``dot(acc, w, x)``: ``lanes`` int32 accumulators, four weight bytes a lane packed as one int32, and one
     int32 that holds four activation bytes. ``row_sum(acc, x)``, where there is one, adds 128 times the sum of
     four activation bytes to each lane, for ``lanes`` * 4 activations; ``rotate(v, distance)`` moves lanes.
-    The register block is ``rows`` x ``blocks`` of 32 columns; a loop iteration is ``unroll`` steps of four.
     """
 
     name: str
     lanes: int
-    rows: int
-    blocks: int
-    unroll: int
+    tiling: Tiling
     dot: Callable[[Expr, Expr, Expr], Expr]
     row_sum: Callable[[Expr, Expr], Expr] | None = None
     rotate: Callable[[Expr, int], Expr] | None = None
@@ -72,7 +88,7 @@ def _multiply_add(acc: Expr, w: Expr, x: Expr) -> Expr:
     return acc
 
 
-# The register blocks and unrolling are what ran fastest (see tests/benchmarks/linear_packets.py for HVX).
-HVX = DotUnit("hvx", 32, rows=4, blocks=2, unroll=16, dot=_vrmpy, row_sum=_vrmpy_row_sum, rotate=_vror)
-VNNI = DotUnit("vnni", 16, rows=4, blocks=2, unroll=1, dot=_vpdpbusd)
-GENERIC = DotUnit("generic", 16, rows=4, blocks=1, unroll=1, dot=_multiply_add)
+# The tilings are what ran fastest (for HVX see tests/benchmarks/linear_packets.py).
+HVX = DotUnit("hvx", 32, Tiling(rows=4, blocks=2, unroll=16), _vrmpy, _vrmpy_row_sum, _vror)
+VNNI = DotUnit("vnni", 16, Tiling(rows=4, blocks=2, unroll=1), _vpdpbusd)
+GENERIC = DotUnit("generic", 16, Tiling(rows=4, blocks=1, unroll=1), _multiply_add)

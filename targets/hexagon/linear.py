@@ -12,6 +12,7 @@ columns overwrites them: the kernel needs no scratch memory and next to no stack
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 from tvm import tirx
@@ -20,27 +21,29 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T  # noqa: N812 (the name TVM uses everywhere)
 
 from targets.errors import TargetError
-from targets.hexagon.intrin import ALL_BYTES_128, GENERIC, HVX, VNNI, DotUnit, constant
+from targets.hexagon.intrin import ALL_BYTES_128, GENERIC, HVX, VNNI, DotUnit, Tiling, constant
 from targets.hexagon.target import host_target, supports_vnni
 
 COLUMNS = 32
 
 
-def linear_w8a8(m: int, k: int, n: int, *, hvx: bool, name: str) -> tirx.PrimFunc:
+def linear_w8a8(
+    m: int, k: int, n: int, *, hvx: bool, name: str, tiling: Tiling | None = None
+) -> tirx.PrimFunc:
     """The kernel ``name(x [m, k] int8, w [n/32, k/4, 32, 4] uint8, y [m, n] int32)``, all contiguous.
 
     ``hvx`` chooses Hexagon vector instructions. Each buffer must then start at a multiple of 128 bytes;
     nothing checks it, and an HVX load ignores the low address bits. Otherwise the kernel is for the CPU this
     runs on, with AVX512-VNNI where it has it, and buffers start at a multiple of 64 bytes. Raises TargetError
-    unless m >= 1, k is a positive multiple of 4 and n of 32.
+    unless m >= 1, k is a positive multiple of 4 and n of 32. ``tiling`` replaces the default one.
     """
-    _check_shape(m, k, n)
     unit = HVX if hvx else VNNI if supports_vnni(host_target()) else GENERIC
-    return build_linear(m, k, n, unit, name)
+    return build_linear(m, k, n, unit if tiling is None else replace(unit, tiling=tiling), name)
 
 
 def build_linear(m: int, k: int, n: int, unit: DotUnit, name: str) -> tirx.PrimFunc:
     """``linear_w8a8`` on a given dot-product unit."""
+    _check_shape(m, k, n)
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name(name)
         T.func_attr({"global_symbol": name, "tirx.noalias": True, "tirx.is_scheduled": True})
@@ -61,10 +64,10 @@ def _check_shape(m: int, k: int, n: int) -> None:
 
 
 class Run(NamedTuple):
-    """``count`` equal blocks of ``size``, the first at ``start``."""
+    """``repeats`` equal blocks of ``size``, the first at ``start``."""
 
     start: int
-    count: int
+    repeats: int
     size: int
 
 
@@ -74,7 +77,7 @@ def split(total: int, size: int) -> list[Run]:
     A block of one row or column loads a weight vector or an activation for each multiplication.
 
     >>> split(9, 4)
-    [Run(start=0, count=1, size=4), Run(start=4, count=1, size=3), Run(start=7, count=1, size=2)]
+    [Run(start=0, repeats=1, size=4), Run(start=4, repeats=1, size=3), Run(start=7, repeats=1, size=2)]
     """
     count, rest = divmod(total, size)
     tail = [rest] if rest else []
@@ -89,6 +92,14 @@ def split(total: int, size: int) -> list[Run]:
     return runs
 
 
+def choose_unroll(steps: int, most: int) -> int:
+    """The number of steps a loop iteration, in (most / 2, most], that leaves the shortest rest.
+
+    The rest is straight-line code; when it is long, LLVM moves its loads up and spills them.
+    """
+    return min(range(most, most // 2, -1), key=lambda unroll: steps % unroll)
+
+
 class _Kernel:
     """Emits the statements of one kernel into the current IRBuilder frame."""
 
@@ -97,8 +108,8 @@ class _Kernel:
     ) -> None:
         self.steps, self.n, self.unit = k // 4, n, unit
         self.x, self.w, self.y = x, w, y
-        self.row_runs = split(m, unit.rows)
-        self.block_runs = split(n // COLUMNS, unit.blocks)
+        self.row_runs = split(m, unit.tiling.rows)
+        self.block_runs = split(n // COLUMNS, unit.tiling.blocks)
 
     def emit(self) -> None:
         for start, count, rows in self.row_runs:
@@ -165,7 +176,7 @@ class _Kernel:
 
     def _steps(self, first: int, body: Callable[[Expr], None]) -> None:
         """Steps ``first`` and up: a loop, ``unroll`` steps an iteration, then the rest in a straight line."""
-        unroll = self.unit.unroll
+        unroll = choose_unroll(self.steps - first, self.unit.tiling.unroll)
         count = (self.steps - first) // unroll
         if count:
             with T.serial(0, count) as i:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tvm
 
 from targets.errors import TargetError
-from targets.hexagon.intrin import GENERIC, VNNI, DotUnit
-from targets.hexagon.linear import build_linear, linear_w8a8, split
-from targets.hexagon.target import host_target, supports_vnni
+from targets.hexagon.codegen import build_object
+from targets.hexagon.intrin import GENERIC, VNNI, DotUnit, Tiling
+from targets.hexagon.linear import build_linear, choose_unroll, linear_w8a8, split
+from targets.hexagon.session import Counters, DeviceSession, open_session
+from targets.hexagon.target import hexagon_target, host_target, supports_vnni
+from targets.hexagon.toolchain import link_server
 from targets.packing import linear_w8a8_reference, pack_weight
 
 Shape = tuple[int, int, int]
@@ -25,6 +34,7 @@ SHAPES: list[Shape] = [
 ]
 EXTREMES = [(x, w) for x in (-127, 0, 127) for w in (-127, 0, 127)]
 EXTREME_SHAPE: Shape = (3, 512, 96)
+MEASURED_SHAPE: Shape = (64, 512, 512)
 UNITS = [GENERIC, VNNI] if supports_vnni(host_target()) else [GENERIC]
 
 
@@ -76,13 +86,108 @@ def test_host_kernel_is_exact_at_the_extremes(host_kernels: HostKernels, x: int,
     np.testing.assert_array_equal(host_kernels.run(*inputs), np.full((3, 96), x * w * 512))
 
 
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Hexagon device server with a kernel for each shape."""
+    if shutil.which("qemu-hexagon") is None:
+        pytest.skip("qemu-hexagon is not installed (Debian: qemu-user)")
+    folder = tmp_path_factory.mktemp("linear")
+    shapes = [*SHAPES, EXTREME_SHAPE, MEASURED_SHAPE]
+    kernels = {_name(s): linear_w8a8(*s, hvx=True, name=_name(s)) for s in shapes}
+    build_object(kernels, hexagon_target("qcom/hexagon-v68").llvm_target(), folder / "kernels.o")
+    return link_server([folder / "kernels.o"], "qemu", folder / "server")
+
+
+@pytest.fixture(scope="module")
+def device(server: Path) -> Iterator[DeviceSession]:
+    with open_session("qemu", server) as session:
+        yield session
+
+
+def _run_on_device(device: DeviceSession, x: np.ndarray, packed: np.ndarray) -> tuple[np.ndarray, Counters]:
+    (m, k), n = x.shape, packed.shape[0] * 32
+    y = device.upload(np.full((m, n), 0x55555555, np.int32))
+    counters = device.call(_name((m, k, n)), device.upload(x), device.upload(packed), y)
+    return device.download(y), counters
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=_name)
+def test_device_kernel_is_exact(device: DeviceSession, shape: Shape) -> None:
+    x, packed = _random_case(shape)
+    y, _ = _run_on_device(device, x, packed)
+    np.testing.assert_array_equal(y, linear_w8a8_reference(x, packed))
+
+
+@pytest.mark.parametrize(("x", "w"), EXTREMES)
+def test_device_kernel_is_exact_at_the_extremes(device: DeviceSession, x: int, w: int) -> None:
+    y, _ = _run_on_device(device, *_constant_case(EXTREME_SHAPE, x, w))
+    np.testing.assert_array_equal(y, np.full((3, 96), x * w * 512))
+
+
+def test_device_kernel_keeps_both_multipliers_busy(server: Path, device: DeviceSession) -> None:
+    m, k, n = MEASURED_SHAPE
+    x, packed = _random_case(MEASURED_SHAPE)
+    y, counters = _run_on_device(device, x, packed)
+    np.testing.assert_array_equal(y, linear_w8a8_reference(x, packed))
+    assert m * k * n / counters.packets >= 240
+    with open_session("qemu", server) as other:
+        assert _run_on_device(other, x, packed)[1] == counters
+
+
+@pytest.mark.parametrize("tag", [f"qcom/hexagon-v{version}" for version in (65, 66, 69, 73, 75)])
+def test_code_for_other_generations_runs_on_the_emulated_one(server: Path, tmp_path: Path, tag: str) -> None:
+    shape: Shape = (5, 172, 96)
+    kernel = linear_w8a8(*shape, hvx=True, name=_name(shape))
+    build_object({_name(shape): kernel}, hexagon_target(tag).llvm_target(), tmp_path / "kernels.o")
+    x, packed = _random_case(shape)
+    with open_session("qemu", link_server([tmp_path / "kernels.o"], "qemu", tmp_path / "server")) as device:
+        y, _ = _run_on_device(device, x, packed)
+    np.testing.assert_array_equal(y, linear_w8a8_reference(x, packed))
+
+
+@pytest.mark.parametrize("shape", [MEASURED_SHAPE, (1, 512, 512), (5, 172, 96)], ids=_name)
+def test_device_kernel_needs_neither_scratch_memory_nor_stack(shape: Shape) -> None:
+    kernel = linear_w8a8(*shape, hvx=True, name="linear")
+    module = tvm.tirx.build(
+        tvm.IRModule({"linear": kernel}), hexagon_target("qcom/hexagon-v68").llvm_target()
+    )
+    assembly = module.inspect_source("asm")
+    assert "vrmpy" in assembly
+    assert "TVMBackendAllocWorkspace" not in assembly
+    frames = [int(size) for size in re.findall(r"allocframe\((?:r29,)?#(\d+)\)", assembly)]
+    assert frames
+    assert max(frames) <= 256
+
+
+@pytest.mark.parametrize("tiling", [Tiling(1, 1, 1), Tiling(3, 3, 5), Tiling(8, 1, 2)])
+def test_any_tiling_gives_the_same_result(tiling: Tiling) -> None:
+    shape: Shape = (7, 172, 160)
+    kernel = build_linear(*shape, replace(UNITS[-1], tiling=tiling), "linear")
+    x, packed = _random_case(shape)
+    y = tvm.runtime.empty((7, 160), "int32")
+    tvm.tirx.build(tvm.IRModule({"linear": kernel}), target=host_target())["linear"](
+        tvm.runtime.tensor(x), tvm.runtime.tensor(packed), y
+    )
+    np.testing.assert_array_equal(y.numpy(), linear_w8a8_reference(x, packed))
+
+
+def test_a_tiling_without_rows_is_refused() -> None:
+    with pytest.raises(TargetError, match=r"rows=0.*at least 1"):
+        Tiling(rows=0, blocks=2, unroll=16)
+
+
 @pytest.mark.parametrize("total", range(1, 20))
 @pytest.mark.parametrize("size", [1, 2, 4])
 def test_split_covers_each_index_once_in_order(total: int, size: int) -> None:
     runs = split(total, size)
-    covered = [i for run in runs for i in range(run.start, run.start + run.count * run.size)]
+    covered = [i for run in runs for i in range(run.start, run.start + run.repeats * run.size)]
     assert covered == list(range(total))
     assert size == 1 or total == 1 or all(run.size > 1 for run in runs), "a lone row or column"
+
+
+@pytest.mark.parametrize(("steps", "most", "unroll"), [(128, 16, 16), (43, 16, 14), (48, 16, 16), (7, 1, 1)])
+def test_the_unrolling_leaves_the_shortest_rest(steps: int, most: int, unroll: int) -> None:
+    assert choose_unroll(steps, most) == unroll
 
 
 @pytest.mark.parametrize("shape", [(0, 64, 64), (1, 0, 64), (1, 6, 64), (1, 64, 0), (1, 64, 48), (-1, 4, 32)])
