@@ -57,7 +57,7 @@ TINY_ANIMALS = _words(
 JOBS = _words(
     "baker farmer miller tailor carpenter blacksmith fisherman gardener shepherd potter painter clockmaker "
     "cobbler weaver librarian teacher doctor postman sailor captain cook beekeeper toymaker musician "
-    "lighthouse-keeper shopkeeper innkeeper builder butcher candlemaker woodcutter ferryman locksmith "
+    "miner shopkeeper innkeeper builder butcher candlemaker woodcutter ferryman locksmith "
     "florist"
 )
 
@@ -90,7 +90,7 @@ THINGS = _phrases(
 SOFT_TREASURES = _phrases(
     "hat, scarf, mitten, glove, boot, shoe, blanket, pillow, ribbon, cape, apron, jacket, sweater, purse, "
     "bag, belt, teddy bear, puppet, rag doll, ball, cap, slipper, cushion, cloak, waistcoat, book, notebook, "
-    "pouch, tent"
+    "pouch"
 )
 BREAKABLES = _phrases(
     "vase, teapot, cup, plate, bowl, jug, mirror, lamp, clock, pitcher, jar, bottle, mug, teacup, saucer, "
@@ -323,7 +323,7 @@ SLOWLY = _words(
 QUICKLY = _words("quickly eagerly suddenly swiftly happily hurriedly cheerfully proudly boldly")
 KIND_LOOKS = _words("kind wise old gentle friendly cheerful clever tall funny white-haired busy quiet")
 PEOPLE = _words(
-    "neighbours villagers children farmers friends fishermen sailors travellers shopkeepers families"
+    "neighbours villagers children farmers fishermen sailors travellers shopkeepers families"
 )
 DANCES = _words("danced sang cheered clapped laughed feasted celebrated")
 EXCLAIM = _phrases("Oh no, Oh dear, Goodness me, Good heavens, My goodness, Bother, Alas")

@@ -554,7 +554,7 @@ STORM = Plot(
         ),
         (
             "The wind blew so hard that {h.he} could [hardly stand|hardly see|barely breathe].",
-            "<number> times {h.he} fell into the mud, and <number> times {h.he} got up.",
+            "Again and again {h.he} fell into the mud, and every time {h.he} got up.",
             "{h} had to crawl. [A branch came down with a <sound>.|The lantern went out.|The path had "
             "become a stream.]",
         ),
@@ -791,7 +791,7 @@ MISTAKE = Plot(
         ),
     ),
     (
-        "You could still see the cracks, and {h} looked at them often.",
+        "{h} never forgot that day, and {e} never spoke of it again.",
         "{h} felt as light as a feather.",
         "After that, {h} always told the truth, even when it was hard.",
     ),

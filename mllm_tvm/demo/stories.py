@@ -75,7 +75,7 @@ _FRESH: dict[str, Sequence[str]] = {
 
 # Verbs of speech for statements and for questions, and manners of speaking, by the mood of the line.
 _SAY: dict[str, Sequence[str]] = {
-    "": ("said", "said", "said", "murmured"),
+    "": ("said", "said", "said", "said", "murmured"),
     "ask": ("said", "remarked"),
     "glad": ("said", "said", "laughed"),
     "proud": ("said", "boasted", "declared", "announced"),
