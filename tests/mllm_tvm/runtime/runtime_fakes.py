@@ -15,6 +15,8 @@ from mllm_tvm.manifest import CacheSpec, Call, FunctionSpec, Graph
 from mllm_tvm.runtime.policies import Policy
 from mllm_tvm.runtime.runner import ModelRunner, RunnerConfig
 from mllm_tvm.runtime.tasks import TaskState
+from mllm_tvm.runtime.workers import Session
+from targets.packing import linear_w8a8_reference, pack_weight
 
 VOCAB, HIDDEN, HEAD_DIM, LAYERS, CONTEXT = 50, 8, 4, 2, 64
 CHUNK_LENGTHS = (16, 4)
@@ -29,7 +31,7 @@ def make_graph() -> Graph:
             Call("linear_8x32", i, (f"xq{i}", f"param:qkv{i}"), (f"acc{i}",)),
             Call("split", i, (f"acc{i}", "param:scale"), (f"q{i}", f"k{i}", f"v{i}")),
             Call("attention", i, (f"q{i}", f"k_cache_{i}", f"v_cache_{i}"), (f"mixed{i}", f"residual{i}")),
-            Call("linear_8x8", i, (f"mixed{i}", f"param:out{i}"), (f"projected{i}",)),
+            Call("linear_8x32", i, (f"mixed{i}", f"param:out{i}"), (f"projected{i}",)),
             Call("shadow", i, (f"residual{i}", "param:table"), (f"outliers{i}",)),
             Call("join", i, (f"x{i}", f"projected{i}", f"outliers{i}"), (f"x{i + 1}", f"xq{i + 1}")),
         ]
@@ -37,7 +39,6 @@ def make_graph() -> Graph:
     calls.append(Call("head", LAYERS, (f"x{LAYERS}", "param:table"), ("logits",)))
     functions = [
         FunctionSpec("linear_8x32", "npu", "linear", 8, 32),
-        FunctionSpec("linear_8x8", "npu", "linear", 8, 8),
         FunctionSpec("attention", "cpu", "dynamic"),
         FunctionSpec("shadow", "cpu", "shadow"),
     ]
@@ -50,8 +51,8 @@ def make_parameters(seed: int = 0) -> dict[str, np.ndarray]:
     parameters = {"table": rng.standard_normal((VOCAB, HIDDEN)).astype(np.float32)}
     parameters["scale"] = np.asarray(0.01, np.float32)
     for i in range(LAYERS):
-        parameters[f"qkv{i}"] = rng.integers(-9, 9, (8, 32)).astype(np.int8)
-        parameters[f"out{i}"] = rng.integers(-9, 9, (8, 8)).astype(np.int8)
+        for name in (f"qkv{i}", f"out{i}"):
+            parameters[name] = pack_weight(rng.integers(-9, 9, (8, 32)).astype(np.int8))
     return parameters
 
 
@@ -63,10 +64,6 @@ def _embed(ids: np.ndarray, positions: np.ndarray, table: np.ndarray) -> tuple[n
     assert ids.dtype == positions.dtype == np.int32
     x = table[ids] + np.float32(0.01) * positions[:, None].astype(np.float32)
     return x, _quantize(x)
-
-
-def _linear(x: np.ndarray, w: np.ndarray) -> np.ndarray:
-    return x.astype(np.int32) @ w.astype(np.int32)
 
 
 def _split(acc: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -91,14 +88,13 @@ def _rowwise_dot(x: np.ndarray, w: np.ndarray) -> np.ndarray:
 
 
 def _join(x: np.ndarray, acc: np.ndarray, outliers: np.ndarray) -> tuple[np.ndarray, ...]:
-    y = x + np.tanh(acc.astype(np.float32) * np.float32(0.001)) + outliers
+    y = x + np.tanh(acc[:, :HIDDEN].astype(np.float32) * np.float32(0.001)) + outliers
     return y, _quantize(y)
 
 
 FUNCTIONS: dict[str, Callable] = {
     "embed": _embed,
-    "linear_8x32": _linear,
-    "linear_8x8": _linear,
+    "linear_8x32": linear_w8a8_reference,
     "split": _split,
     "attention": _attention,
     "shadow": lambda r, table: _rowwise_dot(r, table[:HIDDEN]),
@@ -157,10 +153,10 @@ class FakeSession:
         self.calls.append(kernel)
         if len(self.calls) == self.dies_at:
             raise DeviceError("the device died")
-        assert kernel == f"linear_{w.array.shape[0]}x{w.array.shape[1]}_m{len(x.array)}"
+        assert kernel == f"linear_8x32_m{len(x.array)}"
         if self.jitter:
             time.sleep(self.jitter.random() * 5e-4)
-        self.write(y, _linear(x.array, w.array))
+        self.write(y, linear_w8a8_reference(x.array, w.array))
         return SimpleNamespace(packets=10, instructions=20, hvx_instructions=5)
 
     def close(self) -> None:
@@ -188,7 +184,7 @@ class RandomOrder(Policy):
 
 
 def make_runner(
-    session: FakeSession | None = None,
+    session: Session | None = None,
     policy: str | Callable[[TaskState], Policy] = "paper",
     chunk_lengths: tuple[int, ...] = CHUNK_LENGTHS,
     functions: dict[str, Callable] | None = None,

@@ -13,7 +13,7 @@ from mllm_tvm.runtime.planner import plan_chunks
 from mllm_tvm.runtime.task_graph import CallGraph, Step, TaskGraph
 
 CHUNKS = plan_chunks(11, (4,))
-HEAD = ["attention", "linear_8x8", "shadow", "join", "head"]
+HEAD = ["attention", "linear_8x32", "shadow", "join", "head"]
 
 
 def _find(graph: TaskGraph, chunk: int, output: str) -> int:
@@ -85,7 +85,7 @@ def test_durations_are_asked_for_computed_rows() -> None:
 
     graph = CallGraph(make_graph()).expand(CHUNKS, duration)
     assert ("linear_8x32", "npu", 4) in asked
-    assert ("linear_8x8", "cpu", 1) in asked
+    assert ("linear_8x32", "cpu", 1) in asked
     assert ("split", "cpu", 3) in asked
     assert [task.duration for task in graph.tasks] == [float(rows) for _, _, rows in asked]
 
