@@ -11,6 +11,7 @@ import tvm
 from tvm import relax, tirx
 
 from targets.cpu.legalize import legalize_map
+from targets.cpu.named_kernels import BindNamedKernels
 from targets.cpu.schedule import schedule_for_cpu
 from targets.errors import TargetError, ToolchainError
 
@@ -18,6 +19,7 @@ from targets.errors import TargetError, ToolchainError
 def lowering_passes(target: tvm.target.Target) -> list[tvm.ir.transform.Pass]:
     """Relax ops to scheduled PrimFuncs."""
     return [
+        BindNamedKernels(target),
         relax.transform.LegalizeOps(legalize_map()),
         relax.transform.AnnotateTIROpPattern(),
         relax.transform.FoldConstant(),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 # Set on a PrimFunc whose loops are final.
 IS_SCHEDULED = "tirx.is_scheduled"
 # Set on a block that evaluates a transcendental function: worth a buffer when it has several consumers.
@@ -10,3 +12,13 @@ TRANSCENDENTAL = "mllm.transcendental"
 OPAQUE_PATTERN = 8
 
 KERNEL_ATTRS = {"op_pattern": OPAQUE_PATTERN, IS_SCHEDULED: True, "tirx.noalias": True}
+
+
+def column_panels(columns: int, widest: int) -> Iterator[tuple[int, int, int]]:
+    """(first column, number of panels, panel width): what fits of ``widest``, the rest by halved widths."""
+    start, width = 0, widest
+    while start < columns:
+        panels = (columns - start) // width
+        if panels:
+            yield start, panels, width
+        start, width = start + panels * width, width // 2

@@ -8,8 +8,10 @@ import tvm
 from tvm import relax, te, tirx
 
 from targets.cpu import vector_math
+from targets.cpu.attention import attention
 from targets.cpu.kernel import TRANSCENDENTAL
 from targets.cpu.matmul import matmul_f32
+from targets.errors import TargetError
 
 Legalizer = Callable[[relax.BlockBuilder, tvm.ir.Call], relax.Expr]
 
@@ -27,7 +29,11 @@ def legalize_map() -> dict[str, Legalizer]:
         "relax.nn.gelu_tanh": vector_math.gelu_tanh,
     }
     legalizers = {name: _elementwise(name, function) for name, function in functions.items()}
-    return legalizers | {"relax.nn.softmax": _softmax, "relax.matmul": _matmul}
+    return legalizers | {
+        "relax.nn.softmax": _softmax,
+        "relax.matmul": _matmul,
+        "relax.nn.attention": _attention,
+    }
 
 
 def _stock(name: str, bb: relax.BlockBuilder, call: tvm.ir.Call) -> relax.Expr:
@@ -71,3 +77,26 @@ def _matmul(bb: relax.BlockBuilder, call: tvm.ir.Call) -> relax.Expr:
         return _stock("relax.matmul", bb, call)
     kernel = bb.add_func(matmul_f32(*(int(extent) for extent in w.shape)), "matmul")
     return relax.call_tir(kernel, list(call.args), out_ty=call.ty)
+
+
+def _attention(bb: relax.BlockBuilder, call: tvm.ir.Call) -> relax.Expr:
+    q, k, v = (arg.ty for arg in call.args[:3])
+    _check_attention(call, q, k, v)
+    heads, kv_heads, head_dim = int(q.shape[2]), int(k.shape[2]), int(q.shape[3])
+    scale = float(call.attrs.scale) if call.attrs.scale is not None else head_dim**-0.5
+    kernel = attention(heads, kv_heads, head_dim, scale, call.attrs.causal_mask is not None)
+    return relax.call_tir(bb.add_func(kernel, "attention"), list(call.args), out_ty=call.ty)
+
+
+def _check_attention(call: tvm.ir.Call, *operands: relax.TensorType) -> None:
+    if call.attrs.causal_mask not in (None, "BottomRight") or call.attrs.window_size is not None:
+        raise TargetError(
+            f"attention with causal_mask={call.attrs.causal_mask}, window_size={call.attrs.window_size}: "
+            f"expected causal_mask None or 'BottomRight' and no window"
+        )
+    for ty in operands:
+        static = all(isinstance(ty.shape[axis], tirx.IntImm) for axis in (0, 2, 3))
+        if ty.dtype != "float32" or not static or int(ty.shape[0]) != 1:
+            raise TargetError(f"attention over {ty}: expected [1, length, heads, head_dim] float32")
+    if int(operands[0].shape[3]) != int(operands[2].shape[3]):
+        raise TargetError(f"attention with values {operands[2]}: expected the head_dim of {operands[0]}")

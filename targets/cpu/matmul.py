@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cache
 
 from tvm import tirx
 from tvm.script import tirx as T  # noqa: N812
 
-from targets.cpu.kernel import KERNEL_ATTRS
-
-
-def column_panels(columns: int, widest: int) -> Iterator[tuple[int, int, int]]:
-    """(first column, number of panels, panel width): of ``widest`` what fits, the rest by ever halved widths."""
-    start, width = 0, widest
-    while start < columns:
-        panels = (columns - start) // width
-        if panels:
-            yield start, panels, width
-        start, width = start + panels * width, width // 2
+from targets.cpu.kernel import KERNEL_ATTRS, column_panels
 
 
 @cache

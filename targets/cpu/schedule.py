@@ -14,6 +14,7 @@ import math
 import tvm
 from tvm import s_tir, tirx
 from tvm.s_tir.schedule import LoopRV, SBlockRV, Schedule, ScheduleError
+from tvm.tirx.buffer import BufferType
 
 from targets.cpu.kernel import IS_SCHEDULED, TRANSCENDENTAL
 
@@ -53,9 +54,10 @@ def _is_spatial(block: s_tir.SBlock) -> bool:
 
 
 def _common_lanes(sch: Schedule, func: tirx.PrimFunc) -> int:
-    """The widest vector that divides every buffer's last axis, so that none crosses the pieces of a concat."""
-    buffers = [*func.params, *sch.get(sch.get_sblock("root")).alloc_buffers]
-    last = [buffer.ty.shape[-1] for buffer in buffers if len(buffer.ty.shape)]
+    """The widest vector that divides every buffer's last axis, so that none crosses pieces of a concat."""
+    variables = [*func.params, *sch.get(sch.get_sblock("root")).alloc_buffers]
+    shapes = [var.ty.shape for var in variables if isinstance(var.ty, BufferType)]
+    last = [shape[-1] for shape in shapes if len(shape)]
     extents = [int(extent) for extent in last if isinstance(extent, tirx.IntImm)]
     common = math.gcd(*(extent for extent in extents if extent > 1))
     return math.gcd(common, _WIDEST) if common else 1

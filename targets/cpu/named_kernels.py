@@ -1,0 +1,87 @@
+"""Binds the two kernels that Relax functions call by name to the CPU's PrimFuncs.
+
+Runs before LegalizeOps. A call of any other packed function is left alone: it is resolved at run time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import tvm
+from tvm import relax, tirx
+
+from targets.cpu.linear import linear_w8a8
+from targets.cpu.shadow import shadow_linear
+from targets.cpu.target import has_vnni
+from targets.errors import TargetError
+
+LINEAR_W8A8 = "mllm.linear_w8a8"
+SHADOW_LINEAR = "mllm.shadow_linear"
+
+_CALL_DPS_PACKED = tvm.ir.Op.get("relax.call_dps_packed")
+
+
+@tvm.transform.module_pass(opt_level=0, name="BindNamedKernels")
+class BindNamedKernels:
+    """``call_dps_packed`` of a named kernel to ``call_tir`` of a PrimFunc for its static shapes."""
+
+    def __init__(self, target: tvm.target.Target):
+        self.target = target
+
+    def transform_module(self, mod: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
+        return _Binder(mod, has_vnni(self.target)).run()
+
+
+@relax.expr_functor.mutator
+class _Binder(relax.PyExprMutator):
+    def __init__(self, mod: tvm.IRModule, vnni: bool):
+        super().__init__(mod)
+        self.mod = mod
+        self.kernels: dict[str, Callable[[tvm.ir.Call], tirx.PrimFunc]] = {
+            LINEAR_W8A8: lambda call: _linear(call, vnni),
+            SHADOW_LINEAR: _shadow,
+        }
+
+    def run(self) -> tvm.IRModule:
+        for gvar, function in self.mod.functions_items():
+            if isinstance(function, relax.Function):
+                self.builder_.update_func(gvar, self.visit_expr(function))
+        return self.builder_.get()
+
+    def visit_call_(self, call: tvm.ir.Call) -> relax.Expr:
+        call = super().visit_call_(call)
+        if call.op != _CALL_DPS_PACKED or str(call.args[0].global_symbol) not in self.kernels:
+            return call
+        name = str(call.args[0].global_symbol)
+        kernel = self.builder_.add_func(self.kernels[name](call), name.rpartition(".")[2])
+        return relax.call_tir(kernel, call.args[1], out_ty=call.ty_args[0])
+
+
+def _linear(call: tvm.ir.Call, vnni: bool) -> tirx.PrimFunc:
+    x, w = (argument.ty for argument in call.args[1])
+    panels, steps, columns, bytes_ = _static_shape(LINEAR_W8A8, w)
+    k, n = steps * bytes_, panels * columns
+    if (columns, bytes_) != (32, 4) or (str(x.dtype), str(w.dtype)) != ("int8", "uint8"):
+        raise TargetError(
+            f"{LINEAR_W8A8} of {x} and {w}: expected x [seq, K] int8 and w [N/32, K/4, 32, 4] uint8"
+        )
+    _check_depth(LINEAR_W8A8, x, k)
+    return linear_w8a8(k, n, vnni)
+
+
+def _shadow(call: tvm.ir.Call) -> tirx.PrimFunc:
+    residual, w = (argument.ty for argument in call.args[1])
+    k, n = _static_shape(SHADOW_LINEAR, w)
+    _check_depth(SHADOW_LINEAR, residual, k)
+    return shadow_linear(k, n, str(w.dtype))
+
+
+def _static_shape(name: str, ty: relax.TensorType) -> tuple[int, ...]:
+    if not all(isinstance(extent, tirx.IntImm) for extent in ty.shape):
+        raise TargetError(f"{name} with weights {ty}: expected a static shape; bind its variables first")
+    return tuple(int(extent) for extent in ty.shape)
+
+
+def _check_depth(name: str, x: relax.TensorType, k: int) -> None:
+    if x.ndim != 2 or not isinstance(x.shape[1], tirx.IntImm) or int(x.shape[1]) != k:
+        raise TargetError(f"{name} of {x}: expected [seq, {k}], as the weights have K={k}")
