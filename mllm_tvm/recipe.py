@@ -187,10 +187,8 @@ class _RecipeReader:
             raise self._error(where, "an integer from 0 up", value)
         return value
 
-    def _number(
-        self, where: str, value: object, least: float = 0.0, most: float = sys.float_info.max
-    ) -> float:
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not number or not least <= float(value) <= most:
+    def _number(self, where: str, value: Any, least: float = 0.0, most: float = sys.float_info.max) -> float:
+        # type(), as isinstance would let a boolean through.
+        if type(value) not in (int, float) or not least <= value <= most:
             raise self._error(where, f"a number from {least:g} to {most:g}", value)
         return float(value)

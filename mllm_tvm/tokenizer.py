@@ -78,8 +78,9 @@ class StreamingDecoder:
     def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int] = ()):
         self.tokenizer = tokenizer
         self.ids = list(prompt)
-        # ids[start:emitted] is context that gave the text already emitted; ids[emitted:] is pending.
-        self.start = max(0, len(self.ids) - 8)
+        # ids[start:emitted] is context whose text is already out; ids[emitted:] is pending.
+        # The whole prompt is the first context: a shorter one could begin within a character.
+        self.start = 0
         self.emitted = len(self.ids)
 
     def push(self, token: int) -> str:

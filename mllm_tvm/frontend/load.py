@@ -62,12 +62,12 @@ def load_model(path: str | os.PathLike[str]) -> Model:
 
 def _architecture(directory: Path, settings: Mapping[str, Any]) -> Architecture:
     kind = settings.get("model_type")
-    if kind not in ARCHITECTURES:
+    if not isinstance(kind, str) or kind not in ARCHITECTURES:
         supported = ", ".join(sorted(ARCHITECTURES))
         raise ModelError(
             f"{directory / CONFIG_NAME}: model_type {kind!r} is not supported; supported: {supported}"
         )
-    return ARCHITECTURES[str(kind)]
+    return ARCHITECTURES[kind]
 
 
 def _is_redundant(name: str, config: ModelConfig) -> bool:

@@ -1,0 +1,85 @@
+"""Small random models as Hugging Face directories, and what transformers computes for them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tokenizers
+import torch
+from tokenizers import decoders, models, pre_tokenizers, trainers
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+VOCAB_SIZE = 320
+SPECIAL_TOKENS = ["<unk>", "<s>", "</s>"]
+
+DEFAULTS: dict[str, Any] = {
+    "vocab_size": VOCAB_SIZE,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "tie_word_embeddings": False,
+    "initializer_range": 0.2,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+
+
+def save_llama(
+    path: Path, *, dtype: torch.dtype = torch.float32, max_shard_size: str = "1GB", **changes: Any
+) -> Path:
+    """Saves a random Llama of ``DEFAULTS`` with ``changes``; returns ``path``."""
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(**{**DEFAULTS, **changes}))
+    for name, parameter in model.named_parameters():
+        # transformers makes norms 1 and biases 0, which would hide a forgotten one.
+        if name.endswith("norm.weight") or name.endswith(".bias"):
+            torch.nn.init.uniform_(parameter, 0.5, 1.5)
+    model.to(dtype).save_pretrained(path, max_shard_size=max_shard_size)
+    byte_level_tokenizer().save(str(path / "tokenizer.json"))
+    return path
+
+
+def byte_level_tokenizer() -> tokenizers.Tokenizer:
+    """A byte-level BPE tokenizer with ``VOCAB_SIZE`` tokens and ``SPECIAL_TOKENS`` first."""
+    tokenizer = tokenizers.Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCAB_SIZE,
+        special_tokens=SPECIAL_TOKENS,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(["the cat sat on the mat and the dog sat on the cat"] * 4, trainer)
+    return tokenizer
+
+
+def change_config(path: Path, **changes: Any) -> Path:
+    """Edits ``config.json`` in a model directory."""
+    file = path / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+    return path
+
+
+def edit_weights(path: Path, edit: Callable[[dict[str, np.ndarray]], None]) -> Path:
+    """Edits the tensors of an unsharded checkpoint."""
+    from safetensors.numpy import load_file, save_file
+
+    tensors = load_file(path / "model.safetensors")
+    edit(tensors)
+    save_file(tensors, path / "model.safetensors")
+    return path
+
+
+def reference_logits(path: Path, token_ids: Sequence[int]) -> np.ndarray:
+    """Logits [seq, vocab] of transformers in float32."""
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    with torch.no_grad():
+        return model(torch.tensor([list(token_ids)])).logits[0].numpy()
