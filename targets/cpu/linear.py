@@ -43,7 +43,7 @@ def _dot_plain(acc: tirx.Expr, weights: tirx.Expr, activations: tirx.Expr) -> ti
 def linear_w8a8(K: int, N: int, vnni: bool) -> tirx.PrimFunc:
     """PrimFunc ``(x [rows, K] int8, w [N/32, K/4, 32, 4] uint8, y [rows, N] int32)``: y = x @ (w - 128).
 
-    Exact, any number of rows. ``vnni``: use ``vpdpbusd``, whose operands have these signs and which never saturates.
+    Exact, any number of rows. ``vnni``: use ``vpdpbusd``, which takes these signs and never saturates.
     Raises TargetError unless K is a multiple of 4 and N of 32.
     """
     if K % 4 or N % _PANEL:
