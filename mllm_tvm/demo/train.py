@@ -176,6 +176,13 @@ def evaluate(model: torch.nn.Module, tokenizer: Tokenizer, texts: Sequence[str])
     }
 
 
+def complete_config(path: Path) -> None:
+    """Adds `rope_theta` where readers older than transformers 5 look for it."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config.setdefault("rope_theta", config["rope_parameters"]["rope_theta"])
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
 def save(model: LlamaForCausalLM, tokenizer: Tokenizer, record: dict[str, Any], out: Path) -> None:
     """Writes the Hugging Face directory; it appears complete or not at all."""
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -189,7 +196,8 @@ def save(model: LlamaForCausalLM, tokenizer: Tokenizer, record: dict[str, Any], 
             top_p=0.95,
             max_length=model.config.max_position_embeddings,
         )
-        model.to(torch.float16).save_pretrained(partial, safe_serialization=True)
+        model.to(torch.float16).save_pretrained(partial)
+        complete_config(partial / "config.json")
         tokenizer.save(str(partial / "tokenizer.json"))
         special = {"unk_token": UNKNOWN, "bos_token": BEGIN, "eos_token": END}
         tokenizer_config = {
