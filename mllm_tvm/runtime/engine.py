@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from types import TracebackType
@@ -53,7 +54,9 @@ class Engine:
         self.max_positions = config.max_positions
         self._stats = RunStats(device, policy)
         self._generation = 0
-        self._runner: ModelRunner | None = _open_runner(self.artifact, device, config)
+        self._runner = _open_runner(self.artifact, device, config)
+        # Also when the engine is dropped, or still open at exit: the device is a process.
+        self._finalizer = weakref.finalize(self, self._runner.close)
 
     @property
     def stats(self) -> RunStats:
@@ -94,9 +97,7 @@ class Engine:
 
     def close(self) -> None:
         """End the workers and the device; the engine cannot be used afterwards."""
-        runner, self._runner = self._runner, None
-        if runner is not None:
-            runner.close()
+        self._finalizer()
 
     def __enter__(self) -> Engine:
         return self
@@ -107,7 +108,7 @@ class Engine:
         self.close()
 
     def _open(self) -> ModelRunner:
-        if self._runner is None:
+        if not self._finalizer.alive:
             raise PromptError("the engine is closed: open a new one")
         return self._runner
 

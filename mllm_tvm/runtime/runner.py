@@ -70,7 +70,7 @@ class ModelRunner:
         self._parameters = parameters
         self._cache = KvCache(graph.caches, config.max_positions)
         self._durations = DurationModel(config.hidden_size)
-        self._failure: BaseException | None = None
+        self._failure: str | None = None
         _check_parameters(self._graph, parameters)
         calls = [self._graph.functions[graph.calls[index].function] for index in self._graph.live]
         self._chunk_costs = chunk_costs(calls, config.chunk_lengths)
@@ -157,7 +157,7 @@ class ModelRunner:
 
     def _raise_failure(self, error: BaseException | None) -> None:
         if isinstance(error, DeviceError):
-            self._failure = error
+            self._failure = str(error)
         if error is not None:
             raise error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
@@ -51,15 +52,30 @@ class Lane:
     """One thread that runs what is submitted, in order."""
 
     def __init__(self, name: str) -> None:
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix=name)
+        idents: list[int] = []
+        self._idents = idents
+        self._executor = ThreadPoolExecutor(1, name, initializer=lambda: idents.append(threading.get_ident()))
 
     def submit(self, function: Callable[..., T], *args: Any) -> Future[T]:
         """Run ``function`` on this thread."""
         return self._executor.submit(function, *args)
 
-    def close(self) -> None:
-        """Wait for what was submitted and end the thread."""
-        self._executor.shutdown()
+    def close(self, last: Callable[[], None] = lambda: None) -> None:
+        """Run ``last`` on the thread after what was submitted, and end the thread.
+
+        ``last`` runs here when the thread ended already (the interpreter joins it before exit handlers) or
+        when this is the thread (an engine collected as garbage).
+        """
+        on_lane = threading.get_ident() in self._idents
+        try:
+            future = None if on_lane else self._executor.submit(last)
+        except RuntimeError:
+            future = None
+        if future is None:
+            last()
+        self._executor.shutdown(wait=not on_lane)
+        if future is not None:
+            future.result()
 
 
 class CpuWorker:
@@ -119,8 +135,7 @@ class NpuWorker:
 
     def close(self) -> None:
         """Close the session and end the thread; a device that died already is no error."""
-        self.lane.submit(self._close).result()
-        self.lane.close()
+        self.lane.close(self._close)
 
     def _open(self, open_session: Callable[[], Session], weights: Mapping[str, np.ndarray]) -> None:
         self._session = open_session()

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -191,6 +195,36 @@ def test_closed_engine(artifact: Artifact, session: FakeSession) -> None:
     assert session.closed
     with pytest.raises(PromptError, match="the engine is closed"):
         engine.prefill([1])
+
+
+def test_dropped_engine_is_closed(artifact: Artifact, session: FakeSession) -> None:
+    threads = threading.active_count()
+    engine = Engine(artifact, "host")
+    list(engine.generate(PROMPT, 2))
+    del engine
+    assert session.closed
+    assert threading.active_count() == threads
+
+
+def test_engine_open_at_exit_is_closed(tmp_path: Path) -> None:
+    """In an interpreter of its own: the lanes end before exit handlers run."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import atexit\n"
+        "from runtime_fakes import FakeSession, make_runner\n"
+        "import weakref\n"
+        "session = FakeSession()\n"
+        "class Owner: pass\n"
+        "owner, runner = Owner(), make_runner(session)\n"
+        "atexit.register(lambda: print('closed', session.closed))\n"
+        "weakref.finalize(owner, runner.close)\n"
+        "runner.prefill([1, 2, 3, 4, 5])\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    result = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, env=environment, timeout=60
+    )
+    assert (result.stdout, result.stderr, result.returncode) == ("closed True\n", "", 0)
 
 
 def test_device_death_while_generating(engine: Engine, session: FakeSession) -> None:
