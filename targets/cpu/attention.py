@@ -8,7 +8,9 @@ position alone, so a row is bit-identical in a chunk of any length.
 
 from __future__ import annotations
 
+import math
 import operator
+from collections.abc import Callable
 from functools import cache
 
 from tvm import tirx
@@ -19,7 +21,14 @@ from targets.cpu.kernel import KERNEL_ATTRS, column_panels
 from targets.errors import TargetError
 
 _KEYS = 64
+_LANES = 16
 _MASKED = -3.0e38
+
+
+def _fold(combine: Callable[[tirx.Expr, tirx.Expr], tirx.Expr], values: tirx.Var, lane: tirx.Expr) -> tirx.Expr:
+    """One lane of 16 out of a lane of each quarter of 64 values."""
+    first, second, third, fourth = (values[lane + i * _LANES] for i in range(_KEYS // _LANES))
+    return combine(combine(first, second), combine(third, fourth))
 
 
 @cache
@@ -36,6 +45,7 @@ def attention(heads: int, kv_heads: int, head_dim: int, scale: float, causal: bo
     group, D = heads // kv_heads, head_dim
     # Sums of a tile of queries fill half the vector registers at most.
     most_queries = max(1, min(4, 256 // D))
+    lanes = math.gcd(D, _LANES)
     panels = [
         (start + i * width, width) for start, count, width in column_panels(D, _KEYS) for i in range(count)
     ]
@@ -48,17 +58,6 @@ def attention(heads: int, kv_heads: int, head_dim: int, scale: float, causal: bo
             # Padding is masked, but what lies there might be numbers that are slow to multiply.
             for c in T.serial(count, T.int64(_KEYS)):
                 keys[block, e, c] = T.float32(0)
-
-    @T.inline
-    def fold(values, combine, width):  # type: ignore[no-untyped-def]
-        for c in T.vectorized(T.int64(width)):
-            values[c] = combine(values[c], values[width + c])
-
-    def fold_all(values, combine):  # type: ignore[no-untyped-def]
-        width = _KEYS // 2
-        while width:
-            fold(values, combine, width)
-            width //= 2
 
     @T.inline
     def score(q, keys, scores, first, head, blocks, seen, queries):  # type: ignore[no-untyped-def]
@@ -94,75 +93,62 @@ def attention(heads: int, kv_heads: int, head_dim: int, scale: float, causal: bo
         for block in T.serial(blocks):
             for c in T.vectorized(T.int64(_KEYS)):
                 highest[c] = T.max(highest[c], scores[r, block * _KEYS + c])
-        fold_all(highest, tirx.max)
+        for c in T.vectorized(T.int64(_LANES)):
+            highest[c] = _fold(T.max, highest, c)
+        top = T.alloc_buffer((1,), "float32", scope="local")
+        top[0] = T.call_llvm_pure_intrin(
+            "float32", "llvm.vector.reduce.fmax", highest[T.ramp(T.int64(0), 1, _LANES)]
+        )
         for block in T.serial(blocks):
             for c in T.vectorized(T.int64(_KEYS)):
-                scores[r, block * _KEYS + c] = vector_math.exp(scores[r, block * _KEYS + c] - highest[0])
+                scores[r, block * _KEYS + c] = vector_math.exp(scores[r, block * _KEYS + c] - top[0])
             for c in T.vectorized(T.int64(_KEYS)):
                 total[c] = total[c] + scores[r, block * _KEYS + c]
-        fold_all(total, operator.add)
-        sums[r] = total[0]
+        for c in T.vectorized(T.int64(_LANES)):
+            total[c] = _fold(operator.add, total, c)
+        # From the first lane to the last.
+        sums[r] = T.call_llvm_pure_intrin(
+            "float32", "llvm.vector.reduce.fadd", T.float32(0), total[T.ramp(T.int64(0), 1, _LANES)]
+        )
 
     @T.inline
-    def add_value(acc, scores, v, head, key, r, start, width):  # type: ignore[no-untyped-def]
-        for c in T.vectorized(T.int64(width)):
-            acc[r * D + start + c] = vector_math.fma(
-                scores[r, key], v[0, key, head, start + c], acc[r * D + start + c]
-            )
+    def add_panel(acc, scores, v, head, key, first, last, start, width):  # type: ignore[no-untyped-def]
+        for r in T.unroll(first, last):
+            for c in T.vectorized(T.int64(width)):
+                acc[r * D + start + c] = vector_math.fma(
+                    scores[r, key], v[0, key, head, start + c], acc[r * D + start + c]
+                )
+
+    def add_values(acc, scores, v, head, key, first, last):  # type: ignore[no-untyped-def]
+        for start, width in panels:
+            add_panel(acc, scores, v, head, key, first, last, start, width)
 
     @T.inline
-    def write(out, acc, sums, row, out_head, r, start, width):  # type: ignore[no-untyped-def]
+    def write_panel(out, acc, sums, row, out_head, r, start, width):  # type: ignore[no-untyped-def]
         for c in T.vectorized(T.int64(width)):
             out[0, row, out_head, start + c] = acc[r * D + start + c] / sums[r]
 
-    @T.inline
-    def clear(acc, start, width):  # type: ignore[no-untyped-def]
-        for c in T.vectorized(T.int64(width)):
-            acc[start + c] = T.float32(0)
-
-    def clear_all(acc, queries):  # type: ignore[no-untyped-def]
-        for r in range(queries):
-            for start, width in panels:
-                clear(acc, r * D + start, width)
-
-    def add_values(acc, scores, v, head, key, queries):  # type: ignore[no-untyped-def]
-        for r in queries:
-            for start, width in panels:
-                add_value(acc, scores, v, head, key, r, start, width)
-
-    @T.inline
-    def add_own_values(acc, scores, v, head, r, begin, end):  # type: ignore[no-untyped-def]
-        for key in T.serial(begin, end):
-            add_values(acc, scores, v, head, key, (r,))
-
-    def finish(out, acc, sums, scores, v, first, head, seen, queries):  # type: ignore[no-untyped-def]
-        for r in range(queries):
-            row = (first + r) // group
-            if r:
-                add_own_values(acc, scores, v, head, r, seen(first // group), seen(row))
-            for start, width in panels:
-                write(out, acc, sums, row, head * group + (first + r) % group, r, start, width)
+    def write(out, acc, sums, row, out_head, r):  # type: ignore[no-untyped-def]
+        for start, width in panels:
+            write_panel(out, acc, sums, row, out_head, r, start, width)
 
     @T.inline
     def tile(q, keys, v, out, scores, sums, first, head, seen, queries):  # type: ignore[no-untyped-def]
-        score(
-            q,
-            keys,
-            scores,
-            first,
-            head,
-            T.ceildiv(seen((first + queries - 1) // group), _KEYS),
-            seen,
-            queries,
-        )
+        most_blocks = T.meta_var(T.ceildiv(seen((first + queries - 1) // group), _KEYS))
+        score(q, keys, scores, first, head, most_blocks, seen, queries)
         for r in T.serial(T.int64(queries)):
             softmax(scores, r, T.ceildiv(seen((first + r) // group), _KEYS), sums)
         acc = T.alloc_buffer((queries * D,), "float32", scope="local")
-        clear_all(acc, queries)
+        for i in T.unroll(T.int64(queries * D // lanes)):
+            for c in T.vectorized(T.int64(lanes)):
+                acc[i * lanes + c] = T.float32(0)
         # The keys that all queries of the tile see, then the rest of each.
         for key in T.serial(seen(first // group)):
-            add_values(acc, scores, v, head, key, range(queries))
-        finish(out, acc, sums, scores, v, first, head, seen, queries)
+            add_values(acc, scores, v, head, key, T.int64(0), T.int64(queries))
+        for r in T.unroll(T.int64(queries)):
+            for key in T.serial(seen(first // group), seen((first + r) // group)):
+                add_values(acc, scores, v, head, key, r, r + 1)
+            write(out, acc, sums, (first + r) // group, head * group + (first + r) % group, r)
 
     @T.prim_func(private=True, s_tir=True)
     def attention(q_handle: T.handle, k_handle: T.handle, v_handle: T.handle, out_handle: T.handle) -> None:
