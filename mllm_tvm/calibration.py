@@ -55,6 +55,8 @@ def calibrate(
     """
     if not 0 < percentile <= 100:
         raise CalibrationError(f"percentile is {percentile}: expected a number above 0, at most 100")
+    if isinstance(texts, str):
+        raise CalibrationError("texts is one string: expected a list (or other iterable) of texts")
     length = min(SEGMENT_TOKENS, model.config.max_positions)
     segments = segment_tokens(model.tokenizer, texts, length, max_tokens)
     tokens = sum(map(len, segments))

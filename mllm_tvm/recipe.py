@@ -6,7 +6,6 @@ import dataclasses
 import json
 import os
 import re
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +19,9 @@ if TYPE_CHECKING:
 RECIPE_SCHEMA_VERSION = 1
 SCHEME = "w8a8-shadow"
 
-# The smallest number above 0 that a float32 scale holds exactly.
-_TINY = 2.0**-126
+# Numbers that are above 0 and exact as float32.
+_TINY, _HUGE = 2.0**-126, 2.0**127
+
 # A pair of integers that json.dumps spread over four lines.
 _PAIR = re.compile(r"\[\s+(\d+),\s+(\d+)\s+\]")
 
@@ -187,7 +187,7 @@ class _RecipeReader:
             raise self._error(where, "an integer from 0 up", value)
         return value
 
-    def _number(self, where: str, value: Any, least: float = 0.0, most: float = sys.float_info.max) -> float:
+    def _number(self, where: str, value: Any, least: float = 0.0, most: float = _HUGE) -> float:
         # type(), as isinstance would let a boolean through.
         if type(value) not in (int, float) or not least <= value <= most:
             raise self._error(where, f"a number from {least:g} to {most:g}", value)
