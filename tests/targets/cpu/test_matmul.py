@@ -1,0 +1,42 @@
+"""The float32 matrix product against NumPy in double precision."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from targets.cpu.kernel import column_panels
+from targets.cpu.matmul import matmul_f32
+from tests.targets.cpu.helpers import Array, Kernel, assert_rows_are_independent, snr_db, vectorized_loops
+
+# N: whole tiles; a rest of every width below one; less than a vector.
+SHAPES = [(64, 128), (33, 287), (7, 3)]
+
+
+@pytest.mark.parametrize(("K", "N"), SHAPES)
+def test_matmul(K: int, N: int) -> None:
+    rng = np.random.default_rng(K)
+    kernel = Kernel(matmul_f32(K, N))
+    w = rng.standard_normal((K, N), np.float32)
+
+    def product(x: Array) -> Array:
+        return kernel(x, w, out=np.full((len(x), N), np.nan, np.float32))
+
+    x = rng.standard_normal((67, K), np.float32)
+    assert snr_db(x.astype(np.float64) @ w.astype(np.float64), product(x)) > 120
+    assert_rows_are_independent(product, x, (1, 7, 8, 64))
+
+
+def test_the_loops_are_vectorized() -> None:
+    # Clear, step and store, for blocks of 8 rows and for single rows.
+    assert vectorized_loops(matmul_f32(64, 128)) == 6
+
+
+@pytest.mark.parametrize("columns", [1, 31, 32, 300])
+def test_panels_cover_each_column_once(columns: int) -> None:
+    covered = [
+        column
+        for start, panels, width in column_panels(columns, 32)
+        for column in range(start, start + panels * width)
+    ]
+    assert covered == list(range(columns))
