@@ -102,7 +102,7 @@ class Manifest:
         """Parse ``manifest.json``; raises ArtifactError naming the first field that is missing or wrong."""
         try:
             data = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ArtifactError(f"{MANIFEST_NAME} is not JSON ({error}); compile the model again") from error
         _check_version(data)
         return _decode(Manifest, data, MANIFEST_NAME)

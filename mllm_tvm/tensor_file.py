@@ -68,7 +68,7 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
         return {
             name: _tensor(data[start:], entry) for name, entry in header.items() if name != "__metadata__"
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ArtifactError(
             f"{path} is not a readable safetensors file ({error}); compile the model again"
         ) from error

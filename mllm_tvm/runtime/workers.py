@@ -52,6 +52,7 @@ class Lane:
     """One thread that runs what is submitted, in order."""
 
     def __init__(self, name: str) -> None:
+        # Not `self` in the initializer: a dropped lane should be freed at once, not by the garbage collector.
         idents: list[int] = []
         self._idents = idents
         self._executor = ThreadPoolExecutor(1, name, initializer=lambda: idents.append(threading.get_ident()))
@@ -97,7 +98,7 @@ class CpuWorker:
     def execute(self, step: Step, values: RunValues) -> None:
         """Run one step; call on the worker's thread."""
         result = self.functions[step.call.function](*values.arguments(step))
-        values.store(step, outputs(result, step.call.outputs))
+        values.store(step, _outputs(result, step.call.outputs))
 
     def close(self) -> None:
         """End the thread."""
@@ -170,7 +171,7 @@ class NpuWorker:
         return self._buffers[key]
 
 
-def outputs(result: Any, names: Sequence[str]) -> Sequence[Any]:
+def _outputs(result: Any, names: Sequence[str]) -> Sequence[Any]:
     """What a compiled function returned, as one value per output."""
     return [result] if len(names) == 1 else result
 

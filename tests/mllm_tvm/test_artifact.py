@@ -109,7 +109,7 @@ def test_missing_directory_and_manifest(tmp_path: Path) -> None:
         load_artifact(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]", "null", '{"schema_version": "1"}', "\udcff"])
+@pytest.mark.parametrize("text", ["", "{", "[1]", "null", '{"schema_version": "1"}', "\udcff", "[" * 99999])
 def test_manifest_that_is_not_one(artifact: Path, text: str) -> None:
     (artifact / "manifest.json").write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(ArtifactError, match=r"manifest\.json"):
@@ -242,7 +242,9 @@ def test_large_tensors_are_mapped_not_copied(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_tensors(tmp_path / "file")["linear"], TENSORS["linear"])
 
 
-@pytest.mark.parametrize("damage", [b"", b"\xff" * 8, b"\x02\0\0\0\0\0\0\0{}x"[:9]])
+@pytest.mark.parametrize(
+    "damage", [b"", b"\xff" * 8, (99999).to_bytes(8, "little") + b"[" * 99999, b"\x02\0\0\0\0\0\0\0{}x"[:9]]
+)
 def test_damaged_tensor_file(tmp_path: Path, damage: bytes) -> None:
     (tmp_path / "file").write_bytes(damage)
     with pytest.raises(ArtifactError, match="not a readable safetensors file"):
