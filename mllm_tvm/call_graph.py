@@ -8,9 +8,9 @@ from typing import cast
 from tvm import ir, relax
 
 from mllm_tvm.manifest import CacheSpec, Call, FunctionKind, FunctionSpec, Graph, Processor
+from mllm_tvm.runtime.task_graph import PARAMETER_PREFIX
 from relax_passes.graph import bindings, op_name, operands, results, split_params
 
-PARAMETER_PREFIX = "param:"
 _LAYER = re.compile(r"\.(\d+)\.")
 
 

@@ -7,6 +7,7 @@ __all__ = [
     "CalibrationError",
     "CompileError",
     "DeviceError",
+    "EvaluationError",
     "MllmTvmError",
     "ModelError",
     "PromptError",
@@ -33,3 +34,7 @@ class ArtifactError(MllmTvmError):
 
 class PromptError(MllmTvmError):
     """A prompt or a sampling setting is out of range."""
+
+
+class EvaluationError(MllmTvmError):
+    """An evaluation task or scheme is unknown, or its text has nothing to measure."""

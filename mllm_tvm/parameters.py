@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mllm_tvm.artifact import FLOAT_FILE, SHADOW_FILE, WEIGHTS_FILE
 from relax_passes.lower_linear import JOIN, PACKED
 from relax_passes.quantize_w8a8 import INPUT_SCALE, INT8, OUTPUT_SCALE, SHADOW
 from targets.packing import pack_weight
 
 if TYPE_CHECKING:
-    from mllm_tvm.calibration import Recipe
-
-WEIGHTS_FILE, SHADOW_FILE, FLOAT_FILE = "weights.safetensors", "shadow.safetensors", "float.safetensors"
+    from mllm_tvm.recipe import Recipe
 
 
 def weight_scale(weight: np.ndarray) -> np.ndarray:

@@ -1,0 +1,43 @@
+"""The command line: ``mllm-tvm COMMAND``. Each command is one file of this package."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from mllm_tvm.cli import compile as compile_command
+from mllm_tvm.cli import doctor, evaluate, run
+from mllm_tvm.errors import MllmTvmError
+
+_COMMANDS = {"compile": compile_command, "run": run, "eval": evaluate, "doctor": doctor}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the process's exit code (0 success, 1 error, 2 usage, 130 interrupted)."""
+    args = _parser().parse_args(argv)
+    try:
+        return _COMMANDS[args.command].execute(args)
+    except MllmTvmError as error:
+        print(f"mllm-tvm: error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader is gone (`mllm-tvm run | head`); keep the interpreter from flushing into it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mllm-tvm", description="Compile LLMs for Qualcomm Hexagon NPUs and run them."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, module in _COMMANDS.items():
+        command = commands.add_parser(name, help=module.HELP, description=module.HELP)
+        module.add_arguments(command)
+        command.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    return parser

@@ -1,0 +1,42 @@
+"""Arguments that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def lengths(text: str) -> tuple[int, ...]:
+    """``16,64,256`` as a tuple of ints, for argparse."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected numbers with commas, like 16,64,256; got {text!r}"
+        ) from None
+
+
+def add_compile_arguments(parser: argparse.ArgumentParser) -> None:
+    """Settings of a compilation: target, chunk lengths, calibration text."""
+    parser.add_argument("--target", default=None, metavar="TAG", help="Hexagon target (qcom/hexagon-v68)")
+    parser.add_argument(
+        "--chunk-lengths", type=lengths, default=None, metavar="N,N", help="prompt chunk lengths (16,64,256)"
+    )
+    parser.add_argument(
+        "--calibration",
+        default=None,
+        metavar="FILE",
+        help="text to calibrate on; <|endoftext|> separates texts (default: stories the project writes)",
+    )
+
+
+def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where and how a model runs."""
+    parser.add_argument(
+        "--device", default="qemu", metavar="DEVICE", help="qemu (default), host or tracker://host:port/key"
+    )
+    parser.add_argument(
+        "--policy",
+        default="paper",
+        metavar="NAME",
+        help="scheduling rule: paper (default), in-order, sequential",
+    )

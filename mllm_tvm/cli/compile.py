@@ -1,0 +1,50 @@
+"""``mllm-tvm compile``: a model directory to an artifact directory."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+from mllm_tvm.cli.arguments import add_compile_arguments
+
+HELP = "compile a Hugging Face model directory into an artifact"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's arguments."""
+    parser.add_argument("model", help="Hugging Face model directory")
+    parser.add_argument("output", help="artifact directory to make (an older artifact there is replaced)")
+    add_compile_arguments(parser)
+    parser.add_argument("--recipe", default=None, metavar="FILE", help="use this recipe, do not calibrate")
+    parser.add_argument("--dump-ir", default=None, metavar="DIR", help="write the IR after each phase here")
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Runs the command."""
+    from mllm_tvm.build import CompileSettings, compile_model
+
+    start = time.perf_counter()
+    settings = CompileSettings.of(args.target, args.chunk_lengths, args.calibration, args.recipe)
+    dump = Path(args.dump_ir) if args.dump_ir else None
+    artifact = compile_model(Path(args.model), Path(args.output), settings, dump)
+    report = {
+        "artifact": str(artifact.path),
+        "target": artifact.manifest.target,
+        "chunk_lengths": list(artifact.manifest.chunk_lengths),
+        "functions": len(artifact.manifest.graph.functions),
+        "calls": len(artifact.manifest.graph.calls),
+        "bytes": sum(entry.bytes for entry in artifact.manifest.files.values()),
+        "compile_s": round(time.perf_counter() - start, 3),
+    }
+    print(json.dumps(report) if args.json else _text(report))
+    return 0
+
+
+def _text(report: dict[str, object]) -> str:
+    return (
+        f"{report['artifact']}: {report['functions']} functions for {report['calls']} calls, "
+        f"target {report['target']}, chunk lengths {report['chunk_lengths']}, "
+        f"{int(str(report['bytes'])) / 1e6:.1f} MB in {report['compile_s']} s"
+    )

@@ -1,0 +1,94 @@
+"""``mllm-tvm run``: text from a prompt, on a device."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from mllm_tvm.cli.arguments import add_compile_arguments, add_engine_arguments
+
+if TYPE_CHECKING:
+    from mllm_tvm.runtime.engine import Engine
+
+HELP = "generate text; with no arguments, the demo model on the simulated device"
+DEFAULT_PROMPT = "Once upon a time"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's arguments."""
+    parser.add_argument("artifact", nargs="?", default=None, metavar="ARTIFACT", help="a compiled artifact")
+    parser.add_argument(
+        "--model",
+        default=None,
+        metavar="DIR",
+        help="an artifact or a Hugging Face directory; the latter is compiled, once, into the user's cache",
+    )
+    parser.add_argument("--prompt", default=DEFAULT_PROMPT, help=f"text to continue ({DEFAULT_PROMPT!r})")
+    parser.add_argument("--max-tokens", type=int, default=200, metavar="N", help="tokens to generate (200)")
+    add_engine_arguments(parser)
+    add_compile_arguments(parser)
+    parser.add_argument("--temperature", type=float, default=0.0, metavar="T", help="0 is greedy (default)")
+    parser.add_argument("--top-k", type=int, default=0, metavar="K", help="keep the K likeliest; 0 keeps all")
+    parser.add_argument("--top-p", type=float, default=1.0, metavar="P", help="keep this much probability")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the sampler (0)")
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Runs the command."""
+    from mllm_tvm.build import CompileSettings, find_artifact
+    from mllm_tvm.runtime.engine import Engine
+    from mllm_tvm.sampling import SamplingConfig
+
+    begin = time.perf_counter()
+    sampling = SamplingConfig(args.temperature, args.top_k, args.top_p, args.seed)
+    settings = CompileSettings.of(args.target, args.chunk_lengths, args.calibration)
+    artifact = find_artifact(args.artifact or args.model, settings)
+    ready = time.perf_counter()
+    with Engine(artifact, args.device, args.policy, args.chunk_lengths) as engine:
+        opened = time.perf_counter()
+        pieces = engine.generate(args.prompt, args.max_tokens, sampling)
+        if args.json:
+            report = {"text": args.prompt + "".join(pieces), **_report(engine)}
+            report["artifact_s"], report["open_s"] = round(ready - begin, 3), round(opened - ready, 3)
+            print(json.dumps(report))
+        else:
+            _stream(args.prompt, pieces)
+            print(_summary(engine, ready - begin, opened - ready), file=sys.stderr)
+    return 0
+
+
+def _stream(prompt: str, pieces: object) -> None:
+    print(prompt, end="", flush=True)
+    for piece in pieces:  # type: ignore[attr-defined]
+        print(piece, end="", flush=True)
+    print()
+
+
+def _report(engine: Engine) -> dict[str, object]:
+    stats = engine.stats
+    return {
+        "prompt_tokens": stats.prompt_tokens,
+        "generated_tokens": stats.generated_tokens,
+        "device": stats.device,
+        "npu_calls": stats.npu_calls,
+        "npu_packets": stats.npu_packets,
+        "chunk_lengths": list(stats.chunk_lengths),
+        "policy": stats.policy,
+        "ttft_s": round(stats.ttft_s, 4),
+        "prefill_s": round(stats.prefill_s, 4),
+        "decode_s": round(stats.decode_s, 4),
+    }
+
+
+def _summary(engine: Engine, artifact_s: float, open_s: float) -> str:
+    stats = engine.stats
+    rate = stats.generated_tokens / stats.decode_s if stats.decode_s else 0.0
+    return (
+        f"\n[{stats.device}, policy {stats.policy}] prompt {stats.prompt_tokens} tokens in chunks "
+        f"{list(stats.chunk_lengths)}: {stats.npu_calls} NPU calls, {stats.npu_packets:,} packets\n"
+        f"artifact {artifact_s:.2f} s, open device {open_s:.2f} s, first token {stats.ttft_s:.2f} s, "
+        f"decode {stats.generated_tokens} tokens at {rate:.0f} tokens/s"
+    )

@@ -1,0 +1,187 @@
+"""Compiles a model and a recipe into an artifact: passes, kernels, libraries, parameters, manifest."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tvm
+from tvm import ir
+
+from mllm_tvm.artifact import (
+    CONFIG_FILE,
+    CPU_LIBRARY,
+    DEVICE_SERVER,
+    HOST_SERVER,
+    RECIPE_FILE,
+    TOKENIZER_FILE,
+    Artifact,
+    write_artifact,
+)
+from mllm_tvm.call_graph import extract_graph
+from mllm_tvm.errors import CompileError
+from mllm_tvm.frontend import Model
+from mllm_tvm.manifest import SCHEMA_VERSION, Graph, Manifest
+from mllm_tvm.parameters import make_parameter, parameter_file
+from mllm_tvm.progress import progress
+from mllm_tvm.recipe import Recipe
+from mllm_tvm.tensor_file import write_tensors
+from relax_passes import pipeline
+from relax_passes.errors import PassError
+from relax_passes.graph import split_params
+from targets.cpu.build import build, export_library
+from targets.cpu.target import cpu_target
+from targets.hexagon.codegen import build_object
+from targets.hexagon.linear import linear_w8a8
+from targets.hexagon.target import HexagonTarget, hexagon_target, host_target
+from targets.hexagon.toolchain import link_server
+
+DEFAULT_TARGET = "qcom/hexagon-v68"
+DEFAULT_CHUNK_LENGTHS = (16, 64, 256)
+MAX_CHUNK_LENGTH = 4096
+
+
+@dataclass(frozen=True)
+class CompiledModel:
+    """A model after the passes, ready to be built and saved."""
+
+    model: Model
+    recipe: Recipe
+    module: ir.IRModule
+    graph: Graph
+    target: HexagonTarget
+    chunk_lengths: tuple[int, ...]
+
+    def save(self, path: str | os.PathLike[str]) -> Artifact:
+        """Builds everything into an artifact directory at ``path``, replacing an older artifact there.
+
+        Raises:
+            ToolchainError: the cross compiler is missing or failed.
+            ArtifactError: ``path`` exists and is not an artifact.
+        """
+        return write_artifact(path, self._manifest(), self._fill)
+
+    def _fill(self, directory: Path) -> None:
+        steps = [
+            ("CPU library", self._build_cpu_library),
+            ("Hexagon server", self._build_device_server),
+            ("host server", self._build_host_server),
+            ("parameters", self._write_parameters),
+            ("tokenizer and recipe", self._copy_files),
+        ]
+        with progress(len(steps), "compiling", unit="step") as bar:
+            for name, step in steps:
+                bar.set_postfix_str(name)
+                step(directory)
+                bar.update()
+
+    def _build_cpu_library(self, directory: Path) -> None:
+        functions = {name: f for name, f in self.module.functions.items() if name.name_hint != "main"}
+        public = {name: f.with_attr("global_symbol", name.name_hint) for name, f in functions.items()}
+        target = cpu_target()
+        export_library(build(ir.IRModule(public), target), directory / CPU_LIBRARY)
+
+    def _build_device_server(self, directory: Path) -> None:
+        self._build_server(directory / DEVICE_SERVER, self.target.llvm_target(), hexagon=True)
+
+    def _build_host_server(self, directory: Path) -> None:
+        self._build_server(directory / HOST_SERVER, host_target(), hexagon=False)
+
+    def _build_server(self, out: Path, target: tvm.target.Target, hexagon: bool) -> None:
+        kernels = {
+            f"{function.name}_m{m}": linear_w8a8(
+                m, function.k, function.n, hvx=hexagon, name=f"{function.name}_m{m}"
+            )
+            for function in self.graph.functions
+            if function.processor == "npu"
+            for m in self.chunk_lengths
+        }
+        out.parent.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory() as scratch:
+            kernel_object = Path(scratch) / "kernels.o"
+            build_object(kernels, target, kernel_object)
+            link_server([kernel_object], "qemu" if hexagon else "host", out)
+
+    def _write_parameters(self, directory: Path) -> None:
+        files: dict[str, dict[str, np.ndarray]] = {}
+        for name, dtype in self._parameter_dtypes().items():
+            value = make_parameter(name, dtype, self.model.parameters, self.recipe)
+            files.setdefault(parameter_file(name), {})[name] = value
+        for file, tensors in files.items():
+            write_tensors(directory / file, tensors)
+
+    def _parameter_dtypes(self) -> dict[str, str]:
+        _, parameters = split_params(self.module["main"])
+        return {p.name: str(p.ty.dtype) for p in parameters}
+
+    def _copy_files(self, directory: Path) -> None:
+        for name in (TOKENIZER_FILE, CONFIG_FILE):
+            shutil.copyfile(self.model.path / name, directory / name)
+        self.recipe.save(directory / RECIPE_FILE)
+
+    def _manifest(self) -> Manifest:
+        config = self.model.config
+        return Manifest(
+            schema_version=SCHEMA_VERSION,
+            model={
+                "architecture": config.architecture,
+                "hash": config.content_hash,
+                "vocab_size": config.vocab_size,
+                "max_positions": config.max_positions,
+                "num_layers": config.num_layers,
+                "hidden_size": config.hidden_size,
+                "bos_token_id": config.bos_token_id,
+                "eos_token_ids": list(config.eos_token_ids),
+            },
+            target=self.target.tag,
+            host_cpu=tvm.target.codegen.llvm_get_system_cpu(),
+            chunk_lengths=self.chunk_lengths,
+            quantization={"scheme": "w8a8-shadow", "linears": len(self.recipe.linears)},
+            graph=self.graph,
+            parameters={name: parameter_file(name) for name in self._parameter_dtypes()},
+            files={},
+        )
+
+
+def compile(
+    model: Model,
+    recipe: Recipe,
+    target: str = DEFAULT_TARGET,
+    chunk_lengths: Sequence[int] = DEFAULT_CHUNK_LENGTHS,
+    observe: pipeline.Observer | None = None,
+) -> CompiledModel:
+    """Runs the passes on ``model`` with the scales of ``recipe``; ``.save(path)`` builds the artifact.
+
+    Args:
+        target: a Hexagon target tag, for example ``qcom/hexagon-v68``.
+        chunk_lengths: row counts of the NPU kernels; a prompt is cut into chunks of these lengths.
+        observe: called with each phase's name and module.
+
+    Raises:
+        CalibrationError: the recipe is for another model.
+        CompileError: a chunk length out of range, or an op without a rule.
+        TargetError: an unknown target tag.
+    """
+    recipe.check(model)
+    lengths = _check_chunk_lengths(chunk_lengths)
+    shadow = {name: linear.shadow for linear in recipe.linears for name in linear.weights}
+    try:
+        module = pipeline.run(model.module, shadow, model.shadow_dtype, observe)
+    except PassError as error:
+        raise CompileError(f"cannot compile {model.path}: {error}") from error
+    return CompiledModel(model, recipe, module, extract_graph(module), hexagon_target(target), lengths)
+
+
+def _check_chunk_lengths(lengths: Sequence[int]) -> tuple[int, ...]:
+    bad = [length for length in lengths if not 2 <= length <= MAX_CHUNK_LENGTH]
+    if bad or not lengths:
+        raise CompileError(
+            f"chunk lengths are {list(lengths)}: expected one or more of 2 to {MAX_CHUNK_LENGTH} rows "
+            "(single rows run on the CPU)"
+        )
+    return tuple(sorted(set(lengths)))
