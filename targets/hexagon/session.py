@@ -174,7 +174,8 @@ class DeviceSession:
             raise self._failure(action, error) from error
 
     def _failure(self, action: str, error: RuntimeError) -> DeviceError:
-        reason = str(error).removeprefix(_RPC_PREFIX).strip()
+        # A device behind a tracker is two connections away, and each adds the prefix.
+        reason = str(error).replace(_RPC_PREFIX, "").strip()
         # An exception packet leaves client and device in step; after anything else the connection is lost.
         if isinstance(error, tvm.error.RPCError) and (self._process or self._answers()):
             return DeviceError(f"device {self._device!r} refused to {action}: {reason}")

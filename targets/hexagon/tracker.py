@@ -17,7 +17,7 @@ _LAUNCHER = """\
 #!/bin/sh
 # Runs the Hexagon executable that follows the last line of this script.
 command -v qemu-hexagon > /dev/null || { echo "qemu-hexagon is not installed here" >&2; exit 127; }
-elf=$(mktemp) && tail -c +%06d "$0" > "$elf" && exec < "$elf" && rm -f "$elf" || exit 1
+elf=$(mktemp) && tail -c +%06d "$0" > "$elf" && chmod u+x "$elf" && exec < "$elf" && rm -f "$elf" || exit 1
 exec qemu-hexagon -cpu v67 /proc/self/fd/0 "$@"
 """
 

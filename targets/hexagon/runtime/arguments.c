@@ -36,11 +36,10 @@ bool tensor_view_bytes(const struct tensor_view* tensor, uint64_t* bytes, struct
     }
     overflow |= __builtin_mul_overflow(elements, (uint64_t)tensor->shape[i], &elements);
   }
-  uint64_t bits = 0;
-  overflow |= __builtin_mul_overflow(elements, (uint64_t)tensor->bits * tensor->lanes, &bits);
-  if (overflow || bits > UINT64_MAX - 7) return fail(failure, "the size of a tensor overflows 64 bits");
-  *bytes = (bits + 7) / 8;
-  return true;
+  /* Whole bytes for each element, though some kernels would pack smaller ones: enough for either. */
+  const uint64_t element_bytes = ((uint64_t)tensor->bits * tensor->lanes + 7) / 8;
+  overflow |= __builtin_mul_overflow(elements, element_bytes, bytes);
+  return !overflow || fail(failure, "the size of a tensor overflows 64 bits");
 }
 
 static bool read_text(struct stream* stream, struct arguments* arguments, struct argument* argument,

@@ -1,0 +1,57 @@
+"""Small kernels, and device servers that hold them, for the tests of the toolchain and of sessions."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import tvm
+from tvm import te, tirx
+
+from targets.hexagon.codegen import build_object, host_target
+from targets.hexagon.toolchain import ServerKind, link_server
+
+SLOW_SIZE = 1024
+
+needs_qemu = pytest.mark.skipif(
+    shutil.which("qemu-hexagon") is None, reason="qemu-hexagon is not installed (apt-get install qemu-user)"
+)
+
+
+def hexagon_target() -> tvm.target.Target:
+    return tvm.target.Target(
+        {
+            "kind": "llvm",
+            "mtriple": "hexagon-unknown-linux-musl",
+            "mcpu": "hexagonv66",
+            "mattr": ["+hvxv66", "+hvx-length128b"],
+            "keys": ["hexagon", "cpu"],
+        }
+    )
+
+
+def target_of(kind: ServerKind) -> tvm.target.Target:
+    return hexagon_target() if kind == "qemu" else host_target()
+
+
+def add_kernel(length: int) -> tirx.PrimFunc:
+    """c = a + b, int32."""
+    a, b = (te.placeholder((length,), "int32", name=name) for name in "ab")
+    return te.create_prim_func([a, b, te.compute((length,), lambda i: a[i] + b[i], name="c")])
+
+
+def slow_kernel() -> tirx.PrimFunc:
+    """An int32 matrix product, unscheduled: it takes a second or more on any device."""
+    shape = (SLOW_SIZE, SLOW_SIZE)
+    a, b = (te.placeholder(shape, "int32", name=name) for name in "ab")
+    k = te.reduce_axis((0, SLOW_SIZE), name="k")
+    product = te.compute(shape, lambda i, j: te.sum(a[i, k] * b[k, j], axis=k), name="c")
+    return te.create_prim_func([a, b, product])
+
+
+def build_server(kind: ServerKind, folder: Path) -> Path:
+    """A server with the kernels "add" (length 64) and "slow"."""
+    kernels = {"add": add_kernel(64), "slow": slow_kernel()}
+    build_object(kernels, target_of(kind), folder / f"{kind}.o")
+    return link_server([folder / f"{kind}.o"], kind, folder / f"server-{kind}")

@@ -1,0 +1,301 @@
+"""Device sessions, on the emulator and on this CPU: tensors, calls, refusals, death of the device."""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import tvm
+import tvm.rpc
+
+from targets.errors import DeviceError, ToolchainError
+from targets.hexagon.session import Counters, DeviceSession, open_session
+from targets.hexagon.tracker import self_contained_launcher
+from tests.targets.hexagon.kernels import SLOW_SIZE, build_server, needs_qemu
+
+DEATH_SECONDS = 3.0
+"""An upper limit with room for a busy machine; measured deaths are reported within some 20 ms."""
+
+local_devices = pytest.mark.parametrize("device", [pytest.param("qemu", marks=needs_qemu), "host"])
+
+
+@pytest.fixture(scope="module")
+def server_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Builds the test server for a device, once."""
+    folder = tmp_path_factory.mktemp("servers")
+    servers: dict[str, Path] = {}
+
+    def server(device: str) -> Path:
+        kind = "host" if device == "host" else "qemu"
+        if kind not in servers:
+            servers[kind] = build_server(kind, folder)
+        return servers[kind]
+
+    return server
+
+
+@pytest.fixture
+def session(device: str, server_of: Callable[[str], Path]) -> Iterator[DeviceSession]:
+    with open_session(device, server_of(device)) as opened:
+        yield opened
+
+
+def call_add(session: DeviceSession) -> tuple[Counters, np.ndarray]:
+    a = session.upload(np.arange(64, dtype=np.int32))
+    b = session.upload(np.full(64, 1000, dtype=np.int32))
+    c = session.empty((64,), "int32")
+    return session.call("add", a, b, c), session.download(c)
+
+
+@local_devices
+def test_kernel_call(session: DeviceSession, device: str) -> None:
+    assert session.device == device
+    assert session.kernels() == ["add", "slow"]
+    counters, result = call_add(session)
+    np.testing.assert_array_equal(result, np.arange(1000, 1064))
+    assert call_add(session)[0] == counters
+    if device == "qemu":
+        # 64 additions take at least two HVX vectors or 64 scalars, and the call checks its arguments.
+        assert 64 < counters.packets < 10_000
+        assert counters.packets < counters.instructions
+    else:
+        assert counters == (0, 0, 0)
+
+
+@local_devices
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [
+        ((0,), "int8"),
+        ((3, 0), "float32"),
+        ((1,), "uint8"),
+        ((), "int64"),
+        ((7, 13, 3), "float16"),
+        ((33,), "bool"),
+        ((1 << 22,), "int8"),
+        (((1 << 23) + 17,), "uint8"),
+    ],
+)
+def test_round_trip(session: DeviceSession, shape: tuple[int, ...], dtype: str) -> None:
+    array = np.random.default_rng(0).integers(0, 2 if dtype == "bool" else 100, shape).astype(dtype)
+    tensor = session.upload(array)
+    result = session.download(tensor)
+    assert result.dtype == array.dtype
+    np.testing.assert_array_equal(result, array)
+
+
+@local_devices
+def test_rows(session: DeviceSession) -> None:
+    tensor = session.upload(np.zeros((4, 5), dtype=np.int32))
+    session.write(tensor, np.arange(20, dtype=np.int32).reshape(5, 4).T[:2])
+    out = np.full((3, 5), -1, dtype=np.int32)
+    assert session.download(tensor, out=out) is out
+    np.testing.assert_array_equal(out, [[0, 4, 8, 12, 16], [1, 5, 9, 13, 17], [0, 0, 0, 0, 0]])
+
+
+@local_devices
+def test_arrays_that_do_not_fit_are_refused(session: DeviceSession) -> None:
+    tensor = session.empty((4, 5), "int32")
+    for array in (np.zeros((5, 5), "int32"), np.zeros((4, 4), "int32"), np.zeros((4, 5), "int64")):
+        with pytest.raises(DeviceError, match=r"does not fit a device tensor of shape \(4, 5\) int32"):
+            session.write(tensor, array)
+    with pytest.raises(DeviceError, match="C-contiguous"):
+        session.download(tensor, out=np.zeros((5, 4), "int32").T)
+    with pytest.raises(DeviceError, match="cannot put dtype complex64"):
+        session.upload(np.zeros(3, "complex64"))
+    call_add(session)
+
+
+@local_devices
+def test_refused_calls_leave_the_session_usable(session: DeviceSession) -> None:
+    a, short = session.empty((64,), "int32"), session.empty((63,), "int32")
+    with pytest.raises(DeviceError, match=r"has no kernel 'sub'; it has \['add', 'slow'\]"):
+        session.call("sub", a, a, a)
+    with pytest.raises(DeviceError, match=r"has no kernel 'mllm\.kernels'"):
+        session.call("mllm.kernels")
+    with pytest.raises(DeviceError, match="Expected 3 arguments"):
+        session.call("add", a, a)
+    with pytest.raises(DeviceError, match=r"(?s)shape.*expected"):
+        session.call("add", a, a, short)
+    with pytest.raises(DeviceError, match=r"(?s)dtype.*expected int32"):
+        session.call("add", a, a, session.empty((64,), "int8"))
+    with pytest.raises(DeviceError, match=r"argument 1 \(ndarray\) is not a tensor of this session"):
+        session.call("add", a, np.zeros(64, "int32"), a)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(call_add(session)[1], np.arange(1000, 1064))
+
+
+@local_devices
+def test_out_of_memory_says_by_how_much(session: DeviceSession) -> None:
+    with pytest.raises(
+        DeviceError, match=r"out of memory: 1099511627776 bytes asked for.*short by \d+ bytes"
+    ):
+        session.empty((1 << 40,), "int8")
+    with pytest.raises(DeviceError, match="overflows"):
+        session.empty((1 << 40, 1 << 40), "int8")
+    call_add(session)
+
+
+@local_devices
+def test_dropped_tensors_are_freed(session: DeviceSession) -> None:
+    # More than a 32-bit device has, half a gibibyte at a time.
+    for _ in range(10):
+        session.empty((1 << 29,), "int8")
+    call_add(session)
+
+
+@needs_qemu
+def test_tensors_of_another_session_are_refused(server_of: Callable[[str], Path]) -> None:
+    with open_session("qemu", server_of("qemu")) as one, open_session("host", server_of("host")) as other:
+        with pytest.raises(DeviceError, match="argument 0"):
+            one.call("add", other.empty((64,), "int32"))
+        call_add(one)
+
+
+@local_devices
+def test_plain_tvm_client(device: str, server_of: Callable[[str], Path]) -> None:
+    """What TVM's own client does: binaries as bytes or as a path, the system library, copies by RPC."""
+    server = server_of(device)
+    rpc = tvm.rpc.PopenSession(self_contained_launcher(server) if device == "qemu" else str(server))
+    memory = rpc.cpu(0)
+    array = np.random.default_rng(0).integers(0, 100, 100_000).astype("int32")
+    first = tvm.runtime.empty(array.shape, "int32", memory).copyfrom(array)
+    second = tvm.runtime.empty(array.shape, "int32", memory)
+    first.copyto(second)
+    memory.sync()
+    np.testing.assert_array_equal(second.numpy(), array)
+    tensors = [tvm.runtime.empty((64,), "int32", memory).copyfrom(array[:64]) for _ in range(3)]
+    assert len(bytes(rpc.system_lib()["add"](*tensors))) == 3 * np.dtype("int64").itemsize
+    np.testing.assert_array_equal(tensors[2].numpy(), 2 * array[:64])
+    with pytest.raises(AttributeError):
+        rpc.system_lib()["sub"]
+    assert memory.exist
+    rpc._sess["CloseRPCConnection"]()
+
+
+@local_devices
+@pytest.mark.parametrize("action", ["idle", "call", "upload"])
+def test_killed_device_is_reported_at_once(
+    device: str,
+    action: str,
+    server_of: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    descriptors = len(os.listdir("/proc/self/fd"))
+    session = open_session(device, server_of(device))
+    # A second device must not keep the pipes of the first one open.
+    other = open_session("host", server_of("host"))
+    pid = session.pid
+    assert pid is not None
+    work = busy_work(session, action)
+    killed = kill_later(pid, 0.0 if action == "idle" else 0.3)
+    with pytest.raises(DeviceError, match=rf"'{device}' was lost .*process {pid} was killed by SIGKILL"):
+        work()
+    assert time.monotonic() - killed[0] < DEATH_SECONDS
+    with pytest.raises(DeviceError, match="the session is closed"):
+        call_add(session)
+    assert not psutil.pid_exists(pid)
+    call_add(other)
+    other.close()
+    del work
+    session.close()
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert list(tmp_path.iterdir()) == []
+
+
+def busy_work(session: DeviceSession, action: str) -> Callable[[], object]:
+    """Something that keeps the device busy for longer than it has to live."""
+    if action == "upload":
+        array = np.ones(1 << 24, dtype=np.int8)
+        return lambda: [session.upload(array) for _ in range(1000)]
+    if action == "call":
+        tensors = [session.empty((SLOW_SIZE, SLOW_SIZE), "int32") for _ in range(3)]
+        return lambda: [session.call("slow", *tensors) for _ in range(100)]
+    return lambda: call_add(session)
+
+
+def kill_later(pid: int, seconds: float) -> list[float]:
+    """Kills a process after a while; the list gets the time of it."""
+    killed: list[float] = []
+
+    def kill() -> None:
+        killed.append(time.monotonic())
+        os.kill(pid, signal.SIGKILL)
+
+    if seconds == 0.0:
+        kill()
+    else:
+        threading.Timer(seconds, kill).start()
+    return killed
+
+
+@local_devices
+def test_close_leaves_nothing(
+    device: str, server_of: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = server_of(device)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    descriptors = len(os.listdir("/proc/self/fd"))
+    session = open_session(device, server)
+    pid = session.pid
+    tensor = session.empty((4,), "int8")
+    session.close()
+    session.close()
+    assert pid is not None
+    assert not psutil.pid_exists(pid)
+    with pytest.raises(DeviceError, match="the session is closed"):
+        session.download(tensor)
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("device", ["npu", "", "QEMU", "tracker://", "tracker://host/key", "tracker://h:1/"])
+def test_unknown_device(device: str, server_of: Callable[[str], Path]) -> None:
+    with pytest.raises(DeviceError, match="expected 'qemu', 'host' or 'tracker://host:port/key'"):
+        open_session(device, server_of("host"))
+
+
+def test_missing_server(tmp_path: Path) -> None:
+    with pytest.raises(DeviceError, match="not an executable file: build it with link_server"):
+        open_session("host", tmp_path / "nothing")
+    with pytest.raises(DeviceError, match="not an executable file"):
+        open_session("host", tmp_path)
+
+
+def test_missing_emulator(
+    server_of: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = server_of("host")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ToolchainError, match="apt-get install qemu-user"):
+        open_session("qemu", server)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (
+            b"#!/bin/sh\necho broken firmware >&2; exit 7\n",
+            "exited with code 7 after printing: broken firmware",
+        ),
+        (b"#!/bin/sh\nkill -SEGV $$\n", "was killed by SIGSEGV"),
+        (b"\x7fELF of some other machine", "exited with code 126"),
+    ],
+)
+def test_server_that_does_not_start(tmp_path: Path, content: bytes, reason: str) -> None:
+    server = tmp_path / "server"
+    server.write_bytes(content)
+    server.chmod(0o700)
+    children = psutil.Process().children()
+    with pytest.raises(DeviceError, match=reason):
+        open_session("host", server)
+    assert psutil.Process().children() == children

@@ -1,0 +1,179 @@
+"""Devices behind TVM's RPC tracker."""
+
+from __future__ import annotations
+
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import tvm.rpc.server
+import tvm.rpc.tracker
+
+from targets.errors import DeviceError
+from targets.hexagon.session import DeviceSession, open_session
+from targets.hexagon.tracker import self_contained_launcher
+from tests.targets.hexagon.kernels import build_server, needs_qemu
+
+pytestmark = needs_qemu
+
+KEY = "hexagon-qemu"
+DEATH_SECONDS = 3.0
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_server("qemu", tmp_path_factory.mktemp("server"))
+
+
+@pytest.fixture(scope="module")
+def tracker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A tracker with one device on this machine; its address."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("farm")))
+        patch.setattr(tempfile, "tempdir", None)
+        port = free_port()
+        tracker = tvm.rpc.tracker.Tracker("127.0.0.1", port=port, port_end=port + 100, silent=True)
+        address = ("127.0.0.1", tracker.port)
+        device = tvm.rpc.server.Server(
+            "127.0.0.1", port=port + 1, port_end=port + 200, key=KEY, tracker_addr=address, silent=True
+        )
+    wait_for_registration(address)
+    yield f"127.0.0.1:{tracker.port}"
+    device.terminate()
+    tracker.terminate()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for_registration(address: tuple[str, int]) -> None:
+    deadline = time.monotonic() + 30
+    client = tvm.rpc.connect_tracker(*address)
+    while KEY not in client.summary()["queue_info"]:
+        assert time.monotonic() < deadline, "the device did not register with the tracker"
+        time.sleep(0.05)
+    client.close()
+
+
+def emulators() -> list[psutil.Process]:
+    children = psutil.Process().children(recursive=True)
+    return [child for child in children if child.name() == "qemu-hexagon"]
+
+
+def call_add(session: DeviceSession) -> tuple[int, np.ndarray]:
+    a = session.upload(np.arange(64, dtype=np.int32))
+    c = session.empty((64,), "int32")
+    packets = session.call("add", a, a, c).packets
+    return packets, session.download(c)
+
+
+def test_session(tracker: str, server: Path) -> None:
+    with open_session(f"tracker://{tracker}/{KEY}", server) as session:
+        assert session.kernels() == ["add", "slow"]
+        assert session.pid is None
+        packets, result = call_add(session)
+        assert packets == call_add(session)[0] > 0
+        np.testing.assert_array_equal(result, 2 * np.arange(64))
+    assert wait_until(lambda: not emulators())
+
+
+def test_packets_are_those_of_a_local_device(tracker: str, server: Path) -> None:
+    with open_session(f"tracker://{tracker}/{KEY}", server) as far, open_session("qemu", server) as near:
+        assert call_add(far)[0] == call_add(near)[0]
+
+
+def test_round_trip_and_rows(tracker: str, server: Path) -> None:
+    array = np.random.default_rng(0).integers(-100, 100, (1000, 33)).astype("int8")
+    with open_session(f"tracker://{tracker}/{KEY}", server) as session:
+        tensor = session.upload(array)
+        session.write(tensor, array[:0])
+        session.write(tensor, array[::2])
+        expected = np.concatenate([array[::2], array[500:]])
+        np.testing.assert_array_equal(session.download(tensor), expected)
+        out = np.empty((7, 33), dtype="int8")
+        np.testing.assert_array_equal(session.download(tensor, out=out), expected[:7])
+        assert session.download(session.upload(array[:0])).shape == (0, 33)
+
+
+def test_refusals_leave_the_session_usable(tracker: str, server: Path) -> None:
+    with open_session(f"tracker://{tracker}/{KEY}", server) as session:
+        with pytest.raises(
+            DeviceError, match=r"refused to run kernel add: kernel add: .*Expected 3 arguments"
+        ):
+            session.call("add")
+        with pytest.raises(DeviceError, match="short by"):
+            session.empty((1 << 40,), "int8")
+        call_add(session)
+
+
+@pytest.mark.parametrize("action", ["idle", "upload"])
+def test_killed_device_is_reported_at_once(tracker: str, server: Path, action: str) -> None:
+    session = open_session(f"tracker://{tracker}/{KEY}", server)
+    (emulator,) = emulators()
+    work = busy_work(session, action)
+    killed: list[float] = []
+
+    def kill() -> None:
+        killed.append(time.monotonic())
+        emulator.kill()
+
+    kill() if action == "idle" else threading.Timer(0.3, kill).start()
+    with pytest.raises(DeviceError, match="was lost"):
+        work()
+    assert time.monotonic() - killed[0] < DEATH_SECONDS
+    with pytest.raises(DeviceError, match="the session is closed"):
+        call_add(session)
+    # The device is free again.
+    test_session(tracker, server)
+
+
+def busy_work(session: DeviceSession, action: str) -> Callable[[], object]:
+    if action == "idle":
+        return lambda: call_add(session)
+    array = np.ones(1 << 22, dtype=np.int8)
+    return lambda: [session.upload(array) for _ in range(1000)]
+
+
+def wait_until(condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + 10
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def test_device_that_does_not_start(tracker: str, tmp_path: Path) -> None:
+    broken = tmp_path / "server"
+    broken.write_bytes(b"no ELF")
+    broken.chmod(0o700)
+    with pytest.raises(DeviceError, match="did not start server"):
+        open_session(f"tracker://{tracker}/{KEY}", broken)
+
+
+def test_unknown_key_and_tracker(tracker: str, server: Path) -> None:
+    with pytest.raises(DeviceError, match=rf"has no device 'phone'; it has \['{KEY}'\]"):
+        open_session(f"tracker://{tracker}/phone", server)
+    with pytest.raises(DeviceError, match="cannot reach an RPC tracker"):
+        open_session(f"tracker://127.0.0.1:{free_port()}/{KEY}", server)
+
+
+def test_launcher_leaves_no_file(server: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    launcher = tmp_path / "launcher"
+    launcher.write_bytes(self_contained_launcher(server))
+    launcher.chmod(0o700)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))
+    with open_session("host", launcher) as session:
+        call_add(session)
+        assert list(scratch.iterdir()) == []
