@@ -1,13 +1,17 @@
 """stories3M end to end: a real model with massive activations, on which naive W8A8 loses 41 % perplexity."""
 
 import pytest
-from mllm_tvm.runtime.engine import Engine
 
 from mllm_tvm.evaluate import float_forward, perplexity, read_segments
 from mllm_tvm.frontend import load_model
+from mllm_tvm.runtime.engine import Engine
 
+# Longer than 64 tokens, so two of the three chunk lengths need several chunks.
 PROMPT = (
-    "Once upon a time, there was a little girl named Lily. She loved to play outside in the park with her"
+    "Once upon a time, there was a little girl named Lily. She loved to play outside in the park with her "
+    "dog, Max. One day, they found a big red ball under a tree. The ball was wet and dirty, but Lily did not "
+    'mind. She said, "Look, Max! We can play with this ball." Max barked and ran in circles. Then a boy came '
+    "to them. He was sad because he had lost his ball. Lily"
 )
 
 
@@ -46,5 +50,5 @@ def test_perplexity_within_two_percent_of_float(stories3m_artifact, shared_data)
     exact = perplexity(float_forward(model), model.tokenizer, segments)["perplexity"]
     with Engine(stories3m_artifact, "host") as engine:
         ours = perplexity(engine.forward, model.tokenizer, segments)["perplexity"]
-    assert 3.0 < exact < 4.2
+    assert 5.0 < exact < 6.5
     assert ours <= 1.02 * exact
