@@ -76,6 +76,10 @@ class DecoderBuilder:
         weight = self.parameters[f"{name}.weight"]
         return self.emit(relax.op.nn.rms_norm(x, weight, axes=[-1], epsilon=self.config.rms_norm_eps))
 
+    def head_norm(self, x: relax.Expr, name: str) -> relax.Expr:
+        """RMS norm of each head of ``x [seq, heads, head_dim]``, when the layer ``name`` exists."""
+        return self.rms_norm(x, name) if f"{name}.weight" in self.parameters else x
+
     def heads(self, x: relax.Expr, count: int) -> relax.Var:
         """[seq, count * head_dim] -> [seq, count, head_dim]."""
         return self.emit(relax.op.reshape(x, [self.seq, count, self.config.head_dim]))

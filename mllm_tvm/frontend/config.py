@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -102,6 +103,20 @@ class ConfigReader:
     def _value(self, name: str, default: Any) -> Any:
         value = self.settings.get(name)
         return default if value is None else value
+
+
+def read_mistral_config(path: Path, settings: Mapping[str, Any], content_hash: str) -> ModelConfig:
+    """As :func:`read_decoder_config`; refuses sliding windows."""
+    ConfigReader(path / CONFIG_NAME, settings).only("sliding_window", None)
+    return read_decoder_config(path, settings, content_hash)
+
+
+def read_qwen_config(path: Path, settings: Mapping[str, Any], content_hash: str) -> ModelConfig:
+    """As :func:`read_decoder_config`; refuses sliding windows."""
+    ConfigReader(path / CONFIG_NAME, settings).only("use_sliding_window", False, None)
+    config = read_decoder_config(path, settings, content_hash)
+    # Its "bos" only separates documents in pre-training; Qwen's tokenizer puts none before a text.
+    return dataclasses.replace(config, bos_token_id=None)
 
 
 def rope_theta(reader: ConfigReader) -> float:

@@ -1,4 +1,7 @@
-"""Llama (``LlamaForCausalLM``): the parameters of its checkpoint and its graph."""
+"""Llama (``LlamaForCausalLM``): the parameters of its checkpoint and its graph.
+
+Models of the same design reuse both: a bias or a norm of heads is there if its parameter is.
+"""
 
 from __future__ import annotations
 
@@ -64,9 +67,11 @@ def _attention(
     b: DecoderBuilder, name: str, x: relax.Expr, rope: tuple[relax.Var, relax.Var], caches: list[relax.Expr]
 ) -> relax.Expr:
     """Self-attention; adds the layer's appended caches to ``caches``."""
-    q = b.rotate(b.heads(b.linear(x, f"{name}.q_proj"), b.config.num_heads), *rope)
-    k = b.rotate(b.heads(b.linear(x, f"{name}.k_proj"), b.config.num_kv_heads), *rope)
+    q = b.heads(b.linear(x, f"{name}.q_proj"), b.config.num_heads)
+    k = b.heads(b.linear(x, f"{name}.k_proj"), b.config.num_kv_heads)
     v = b.heads(b.linear(x, f"{name}.v_proj"), b.config.num_kv_heads)
+    q = b.rotate(b.head_norm(q, f"{name}.q_norm"), *rope)
+    k = b.rotate(b.head_norm(k, f"{name}.k_norm"), *rope)
     keys = b.append(b.caches[len(caches)], k)
     values = b.append(b.caches[len(caches) + 1], v)
     caches += [keys, values]

@@ -11,10 +11,17 @@ from typing import Any
 from tvm import ir, relax
 
 from mllm_tvm.errors import ModelError
-from mllm_tvm.frontend import llama
+from mllm_tvm.frontend import llama, qwen
 from mllm_tvm.frontend.builder import EMBEDDING, LM_HEAD, DecoderBuilder
 from mllm_tvm.frontend.checkpoint import Checkpoint
-from mllm_tvm.frontend.config import CONFIG_NAME, ModelConfig, read_decoder_config, read_json
+from mllm_tvm.frontend.config import (
+    CONFIG_NAME,
+    ModelConfig,
+    read_decoder_config,
+    read_json,
+    read_mistral_config,
+    read_qwen_config,
+)
 from mllm_tvm.frontend.model import Model
 from mllm_tvm.frontend.parameters import LazyParameters, Table, Weight, check_nothing_left
 from mllm_tvm.tokenizer import Tokenizer
@@ -31,6 +38,9 @@ class Architecture:
 
 ARCHITECTURES = {
     "llama": Architecture(read_decoder_config, llama.parameters, llama.forward),
+    "mistral": Architecture(read_mistral_config, llama.parameters, llama.forward),
+    "qwen2": Architecture(read_qwen_config, qwen.qwen2_parameters, llama.forward),
+    "qwen3": Architecture(read_qwen_config, qwen.qwen3_parameters, llama.forward),
 }
 """Hugging Face ``model_type`` -> its importer."""
 

@@ -21,20 +21,19 @@ TOKENS = [1, 40, 7, 200, 319, 5, 77, 78, 79, 12, 300, 2, 64]
 VARIANTS: dict[str, dict[str, Any]] = {
     "grouped-query": {},
     "multi-head": {"num_key_value_heads": 4},
-    "multi-query": {"num_key_value_heads": 1},
-    "tied": {"tie_word_embeddings": True},
+    "multi-query-tied": {"num_key_value_heads": 1, "tie_word_embeddings": True},
     "wide-heads": {"head_dim": 32},
-    "narrow-heads": {"head_dim": 8},
     "biases": {"attention_bias": True, "mlp_bias": True},
     "rope-and-epsilon": {
         "rope_parameters": {"rope_type": "default", "rope_theta": 500.0},
         "rms_norm_eps": 0.05,
     },
     "odd-sizes": {"vocab_size": 333, "intermediate_size": 97, "num_hidden_layers": 1},
-    "sharded": {"max_shard_size": "100KB"},
-    "float16": {"dtype": torch.float16},
     "float16-tied": {"dtype": torch.float16, "tie_word_embeddings": True},
-    "bfloat16": {"dtype": torch.bfloat16},
+    "bfloat16-sharded": {"dtype": torch.bfloat16, "max_shard_size": "100KB"},
+    "mistral": {"model_type": "mistral", "sliding_window": None},
+    "qwen2": {"model_type": "qwen2"},
+    "qwen3": {"model_type": "qwen3", "head_dim": 24},
 }
 
 
@@ -58,7 +57,7 @@ def _check_split(runner: FloatModel, tokens: list[int], whole: list[np.ndarray])
 def test_logits_equal_transformers(variant: str, tmp_path: Path) -> None:
     path = save_llama(tmp_path, **VARIANTS[variant])
     shards = list(path.glob("model-*.safetensors"))
-    assert (len(shards) > 1) == (variant == "sharded")
+    assert (len(shards) > 1) == (variant == "bfloat16-sharded")
     _check_against_transformers(path, TOKENS)
 
 

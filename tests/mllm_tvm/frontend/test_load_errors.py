@@ -64,7 +64,7 @@ def test_config_is_not_an_object(model_dir: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["mamba", None, ["llama"]])
 def test_unknown_architecture_lists_the_supported_ones(model_dir: Path, kind: object) -> None:
-    _refuses(change_config(model_dir, model_type=kind), repr(kind), "supported: llama")
+    _refuses(change_config(model_dir, model_type=kind), repr(kind), "supported: llama, mistral, qwen2, qwen3")
 
 
 @pytest.mark.parametrize(
@@ -92,6 +92,20 @@ def test_unknown_architecture_lists_the_supported_ones(model_dir: Path, kind: ob
 )
 def test_unusable_setting_is_named(model_dir: Path, changes: dict[str, Any], words: list[str]) -> None:
     _refuses(change_config(model_dir, **changes), "config.json", *words)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "changes"),
+    [("mistral", {"sliding_window": 64}), ("qwen2", {"use_sliding_window": True})],
+)
+def test_sliding_windows_are_refused(model_type: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    path = save_llama(tmp_path, model_type=model_type, **changes)
+    _refuses(path, "sliding_window", "not supported")
+
+
+def test_qwen_puts_no_bos_before_a_text(tmp_path: Path) -> None:
+    model = load_model(save_llama(tmp_path, model_type="qwen2"))
+    assert model.tokenizer.encode("") == []
 
 
 def test_missing_setting_is_named(model_dir: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import tokenizers
 import torch
 from tokenizers import decoders, models, pre_tokenizers, trainers
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 VOCAB_SIZE = 320
 SPECIAL_TOKENS = ["<unk>", "<s>", "</s>"]
@@ -32,11 +32,16 @@ DEFAULTS: dict[str, Any] = {
 
 
 def save_llama(
-    path: Path, *, dtype: torch.dtype = torch.float32, max_shard_size: str = "1GB", **changes: Any
+    path: Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    max_shard_size: str = "1GB",
+    model_type: str = "llama",
+    **changes: Any,
 ) -> Path:
-    """Saves a random Llama of ``DEFAULTS`` with ``changes``; returns ``path``."""
+    """Saves a random Llama (or relative) of ``DEFAULTS`` with ``changes``; returns ``path``."""
     torch.manual_seed(0)
-    model = LlamaForCausalLM(LlamaConfig(**{**DEFAULTS, **changes}))
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **{**DEFAULTS, **changes}))
     for name, parameter in model.named_parameters():
         # transformers makes norms 1 and biases 0, which would hide a forgotten one.
         if name.endswith("norm.weight") or name.endswith(".bias"):
