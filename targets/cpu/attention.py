@@ -17,15 +17,17 @@ from tvm import tirx
 from tvm.script import tirx as T  # noqa: N812
 
 from targets.cpu import vector_math
+from targets.cpu.errors import LoweringError
 from targets.cpu.kernel import KERNEL_ATTRS, column_panels
-from targets.errors import TargetError
 
 _KEYS = 64
 _LANES = 16
 _MASKED = -3.0e38
 
 
-def _fold(combine: Callable[[tirx.Expr, tirx.Expr], tirx.Expr], values: tirx.Var, lane: tirx.Expr) -> tirx.Expr:
+def _fold(
+    combine: Callable[[tirx.Expr, tirx.Expr], tirx.Expr], values: tirx.Var, lane: tirx.Expr
+) -> tirx.Expr:
     """One lane of 16 out of a lane of each quarter of 64 values."""
     first, second, third, fourth = (values[lane + i * _LANES] for i in range(_KEYS // _LANES))
     return combine(combine(first, second), combine(third, fourth))
@@ -36,10 +38,10 @@ def attention(heads: int, kv_heads: int, head_dim: int, scale: float, causal: bo
     """PrimFunc ``(q [1, s, heads, d], k [1, t, kv_heads, d], v like k, out like q)``, all float32.
 
     out = softmax(scale * q k^T) v; with ``causal``, query i sees the first t - s + i + 1 keys (t >= s).
-    Raises TargetError when ``heads`` is not a multiple of ``kv_heads``.
+    Raises LoweringError when ``heads`` is not a multiple of ``kv_heads``.
     """
     if heads % kv_heads:
-        raise TargetError(
+        raise LoweringError(
             f"attention with {heads} query heads: expected a multiple of its {kv_heads} key heads"
         )
     group, D = heads // kv_heads, head_dim

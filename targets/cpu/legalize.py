@@ -9,9 +9,9 @@ from tvm import relax, te, tirx
 
 from targets.cpu import vector_math
 from targets.cpu.attention import attention
+from targets.cpu.errors import LoweringError
 from targets.cpu.kernel import TRANSCENDENTAL
 from targets.cpu.matmul import matmul_f32
-from targets.errors import TargetError
 
 Legalizer = Callable[[relax.BlockBuilder, tvm.ir.Call], relax.Expr]
 
@@ -90,13 +90,13 @@ def _attention(bb: relax.BlockBuilder, call: tvm.ir.Call) -> relax.Expr:
 
 def _check_attention(call: tvm.ir.Call, *operands: relax.TensorType) -> None:
     if call.attrs.causal_mask not in (None, "BottomRight") or call.attrs.window_size is not None:
-        raise TargetError(
+        raise LoweringError(
             f"attention with causal_mask={call.attrs.causal_mask}, window_size={call.attrs.window_size}: "
             f"expected causal_mask None or 'BottomRight' and no window"
         )
     for ty in operands:
         static = all(isinstance(ty.shape[axis], tirx.IntImm) for axis in (0, 2, 3))
         if ty.dtype != "float32" or not static or int(ty.shape[0]) != 1:
-            raise TargetError(f"attention over {ty}: expected [1, length, heads, head_dim] float32")
+            raise LoweringError(f"attention over {ty}: expected [1, length, heads, head_dim] float32")
     if int(operands[0].shape[3]) != int(operands[2].shape[3]):
-        raise TargetError(f"attention with values {operands[2]}: expected the head_dim of {operands[0]}")
+        raise LoweringError(f"attention with values {operands[2]}: expected the head_dim of {operands[0]}")

@@ -8,8 +8,8 @@ from functools import cache
 from tvm import tirx
 from tvm.script import tirx as T  # noqa: N812
 
+from targets.cpu.errors import LoweringError
 from targets.cpu.kernel import KERNEL_ATTRS
-from targets.errors import TargetError
 
 # An int32 vector of 16 columns: half a panel of the packed weights.
 _LANES = 16
@@ -44,10 +44,10 @@ def linear_w8a8(K: int, N: int, vnni: bool) -> tirx.PrimFunc:
     """PrimFunc ``(x [rows, K] int8, w [N/32, K/4, 32, 4] uint8, y [rows, N] int32)``: y = x @ (w - 128).
 
     Exact, any number of rows. ``vnni``: use ``vpdpbusd``, which takes these signs and never saturates.
-    Raises TargetError unless K is a multiple of 4 and N of 32.
+    Raises LoweringError unless K is a multiple of 4 and N of 32.
     """
     if K % 4 or N % _PANEL:
-        raise TargetError(
+        raise LoweringError(
             f"linear_w8a8 of K={K}, N={N}: expected K a multiple of 4 and N of 32; pad the weights"
         )
     dot: Dot = _dot_vnni if vnni else _dot_plain

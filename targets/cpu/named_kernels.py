@@ -10,10 +10,10 @@ from collections.abc import Callable
 import tvm
 from tvm import relax, tirx
 
+from targets.cpu.errors import LoweringError
 from targets.cpu.linear import linear_w8a8
 from targets.cpu.shadow import shadow_linear
 from targets.cpu.target import has_vnni
-from targets.errors import TargetError
 
 LINEAR_W8A8 = "mllm.linear_w8a8"
 SHADOW_LINEAR = "mllm.shadow_linear"
@@ -62,7 +62,7 @@ def _linear(call: tvm.ir.Call, vnni: bool) -> tirx.PrimFunc:
     panels, steps, columns, bytes_ = _static_shape(LINEAR_W8A8, w)
     k, n = steps * bytes_, panels * columns
     if (columns, bytes_) != (32, 4) or (str(x.dtype), str(w.dtype)) != ("int8", "uint8"):
-        raise TargetError(
+        raise LoweringError(
             f"{LINEAR_W8A8} of {x} and {w}: expected x [seq, K] int8 and w [N/32, K/4, 32, 4] uint8"
         )
     _check_depth(LINEAR_W8A8, x, k)
@@ -78,10 +78,10 @@ def _shadow(call: tvm.ir.Call) -> tirx.PrimFunc:
 
 def _static_shape(name: str, ty: relax.TensorType) -> tuple[int, ...]:
     if not all(isinstance(extent, tirx.IntImm) for extent in ty.shape):
-        raise TargetError(f"{name} with weights {ty}: expected a static shape; bind its variables first")
+        raise LoweringError(f"{name} with weights {ty}: expected a static shape; bind its variables first")
     return tuple(int(extent) for extent in ty.shape)
 
 
 def _check_depth(name: str, x: relax.TensorType, k: int) -> None:
     if x.ndim != 2 or not isinstance(x.shape[1], tirx.IntImm) or int(x.shape[1]) != k:
-        raise TargetError(f"{name} of {x}: expected [seq, {k}], as the weights have K={k}")
+        raise LoweringError(f"{name} of {x}: expected [seq, {k}], as the weights have K={k}")

@@ -91,7 +91,9 @@ def _schedule_block(sch: Schedule, block: SBlockRV, lanes: int) -> bool:
     if len(loops) != len(stmt.iter_vars):
         return False
     if _is_spatial(stmt):
-        return not loops or _is_row_scalar(sch, block) or _vectorize(sch, loops[-1], lanes)
+        if loops:
+            _vectorize(sch, loops[-1], lanes)
+        return True
     try:
         if _is_contraction(stmt):
             return _schedule_contraction(sch, block)
@@ -101,34 +103,21 @@ def _schedule_block(sch: Schedule, block: SBlockRV, lanes: int) -> bool:
         return False
 
 
-def _is_row_scalar(sch: Schedule, block: SBlockRV) -> bool:
-    """One value a row between a reduction and its use: nothing to vectorize."""
-    follows_reduction = any(not _is_spatial(sch.get(producer)) for producer in sch.get_producers(block))
-    return follows_reduction and _static_extent(sch, sch.get_loops(block)[-1]) is None
-
-
 def _static_extent(sch: Schedule, loop: LoopRV) -> int | None:
     extent = sch.get(loop).extent
     return int(extent) if isinstance(extent, tirx.IntImm) else None
 
 
-def _vectorize(sch: Schedule, loop: LoopRV, lanes: int) -> bool:
-    """Vectorize a loop by ``lanes``; one they do not divide gets a vectorized part and a rest."""
+def _vectorize(sch: Schedule, loop: LoopRV, lanes: int) -> None:
+    """Vectorize a loop by ``lanes``.
+
+    One that they do not divide stays as it is: with a condition on the last vector TVM would make all of them
+    scalar, while LLVM vectorizes the plain loop and its rest about as well.
+    """
     extent = _static_extent(sch, loop)
-    if extent is None or extent < _NARROWEST:
-        return False
-    width = math.gcd(extent, lanes)
+    width = math.gcd(extent, lanes) if extent else 1
     if width >= _NARROWEST:
         sch.vectorize(sch.split(loop, factors=[None, width])[1])
-        return True
-    return _vectorize_with_rest(sch, loop, extent)
-
-
-def _vectorize_with_rest(sch: Schedule, loop: LoopRV, extent: int) -> bool:
-    width = next(width for width in (16, 8, _NARROWEST) if width <= extent)
-    body, _rest = sch.loop_partition(loop, factors=[extent // width * width, None])
-    sch.vectorize(sch.split(body, factors=[None, width])[1])
-    return True
 
 
 def _is_contraction(block: s_tir.SBlock) -> bool:

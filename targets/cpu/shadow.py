@@ -7,8 +7,8 @@ from functools import cache
 from tvm import tirx
 from tvm.script import tirx as T  # noqa: N812
 
+from targets.cpu.errors import LoweringError
 from targets.cpu.kernel import KERNEL_ATTRS, column_panels
-from targets.errors import TargetError
 
 _BLOCK = 16
 
@@ -20,10 +20,10 @@ def shadow_linear(K: int, N: int, dtype: str) -> tirx.PrimFunc:
     Costs a look at each residual and one row of ``w`` for each that is not zero. Each output is a chain of
     fused multiply-adds in increasing k over the non-zero residuals of its row alone. ``dtype``: float16 or
     float32.
-    Raises TargetError for another dtype.
+    Raises LoweringError for another dtype.
     """
     if dtype not in ("float16", "float32"):
-        raise TargetError(f"shadow_linear with {dtype} weights: expected float16 or float32")
+        raise LoweringError(f"shadow_linear with {dtype} weights: expected float16 or float32")
 
     @T.inline
     def add_columns(residual, w, y, row, k, start, count, width):  # type: ignore[no-untyped-def]

@@ -116,7 +116,7 @@ def tanh(x: tirx.Expr) -> tirx.Expr:
 
 
 def erf(x: tirx.Expr) -> tirx.Expr:
-    """The error function: absolute error below 3e-7."""
+    """The error function: absolute error below 6e-7."""
 
     def of_magnitude(x: tirx.Expr, a: tirx.Expr) -> tirx.Expr:
         def series(t: tirx.Expr) -> tirx.Expr:

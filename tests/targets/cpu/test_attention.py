@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from targets.cpu.attention import attention
-from targets.errors import TargetError
+from targets.cpu.errors import LoweringError
 from tests.targets.cpu.helpers import Array, Kernel, snr_db, vectorized_loops
 
 # heads, kv_heads, head_dim
@@ -88,5 +88,5 @@ def test_the_loops_are_vectorized() -> None:
 
 
 def test_heads_that_do_not_form_groups_are_refused() -> None:
-    with pytest.raises(TargetError, match="expected a multiple of its 2 key heads"):
+    with pytest.raises(LoweringError, match="expected a multiple of its 2 key heads"):
         attention(3, 2, 16, 1.0, causal=True)

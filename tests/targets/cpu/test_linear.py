@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from targets.cpu.errors import LoweringError
 from targets.cpu.linear import linear_w8a8
 from targets.cpu.target import cpu_target, has_vnni
-from targets.errors import TargetError
 from tests.targets.cpu.helpers import Array, Kernel
 
 SHAPES = [(4, 32), (36, 96), (172, 64), (512, 32)]
@@ -48,5 +48,5 @@ def test_extremes_do_not_saturate(x_value: int, w_value: int, vnni: bool) -> Non
 
 @pytest.mark.parametrize(("K", "N"), [(6, 32), (8, 40)])
 def test_a_shape_that_is_not_padded_is_refused(K: int, N: int) -> None:
-    with pytest.raises(TargetError, match="pad the weights"):
+    with pytest.raises(LoweringError, match="pad the weights"):
         linear_w8a8(K, N, False)

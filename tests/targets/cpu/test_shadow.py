@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from targets.cpu.errors import LoweringError
 from targets.cpu.shadow import shadow_linear
-from targets.errors import TargetError
 from tests.targets.cpu.helpers import Array, Kernel, assert_rows_are_independent, snr_db
 
 # K and N: whole blocks of 16 and vectors; a rest of each.
@@ -52,5 +52,5 @@ def test_only_rows_of_outliers_are_read() -> None:
 
 
 def test_another_weight_type_is_refused() -> None:
-    with pytest.raises(TargetError, match="expected float16 or float32"):
+    with pytest.raises(LoweringError, match="expected float16 or float32"):
         shadow_linear(16, 16, "int8")
