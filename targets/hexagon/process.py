@@ -24,27 +24,24 @@ _LOG_TAIL = 1000
 class DeviceProcess:
     """Runs ``command``, which ends in a device server, and connects to it.
 
-    ``rpc`` is the session, ``window_fd`` a memory file shared with the device for bulk copies. Raises
-    DeviceError with the end of what the process printed when it does not answer. Call ``close`` when done.
+    ``rpc`` is the session, ``pid`` the process id, ``window_fd`` a memory file shared with the device for
+    bulk copies. Raises DeviceError with the end of what the process printed when it does not answer. Call
+    ``close`` when done.
     """
 
     def __init__(self, command: Sequence[str]) -> None:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115, it lives as long as the process
         # Not close-on-exec: the device inherits it.
         self.window_fd = os.memfd_create("mllm-window", 0)
+        self.pid: int | None = None
         try:
             self.rpc = tvm.rpc.RPCSession(_start(self._log.fileno(), [*command, str(self.window_fd)]))
+            self.pid = self._read_pid()
         except RuntimeError as error:
+            self.pid = self._read_pid()
             cause = self.death() or error
             self._release()
             raise DeviceError(f"device process {' '.join(command)} did not answer: {cause}") from error
-
-    @property
-    def pid(self) -> int | None:
-        """Process id; None when the process was never started."""
-        # Read with an offset of its own: the device appends to the same file.
-        first_line = os.pread(self._log.fileno(), 32, 0).partition(b"\n")[0]
-        return int(first_line) if first_line.isdigit() else None
 
     def death(self) -> str | None:
         """How the process ended, with the end of what it printed; None when it still runs after 2 s."""
@@ -60,6 +57,10 @@ class DeviceProcess:
         """End the process and wait for it; nothing of it is left, neither a zombie nor a file."""
         self.rpc._sess["CloseRPCConnection"]()
         self._release()
+
+    def _read_pid(self) -> int | None:
+        first_line = os.pread(self._log.fileno(), 32, 0).partition(b"\n")[0]
+        return int(first_line) if first_line.isdigit() else None
 
     def _exit_status(self) -> str | None:
         if self.pid is None:

@@ -89,7 +89,12 @@ def _compile_flags(kind: ServerKind) -> list[str]:
 def _server_objects(kind: ServerKind) -> list[Path]:
     folder = cache_dir() / "server" / f"{kind}-{_server_key(kind)}"
     if not folder.is_dir():
-        _compile_server(kind, folder)
+        try:
+            _compile_server(kind, folder)
+        except OSError as error:
+            raise ToolchainError(
+                f"cannot write the cache {cache_dir()}: {error}; set XDG_CACHE_HOME"
+            ) from error
     return sorted(folder.glob("*.o"))
 
 

@@ -30,8 +30,7 @@ static void enlarge_pipe(int fd) {
 }
 
 static int usage(const char* program) {
-  fprintf(stderr, "usage: %s [WINDOW_FD] READ_FD WRITE_FD (open file descriptors, from tvm.rpc.PopenSession)\n",
-          program);
+  fprintf(stderr, "usage: %s [WINDOW_FD] READ_FD WRITE_FD (from tvm.rpc.PopenSession)\n", program);
   return 2;
 }
 

@@ -28,8 +28,8 @@ static bool read_arguments(struct server* server, const char* request, int32_t c
   }
   for (int32_t i = 0; i < count; ++i) {
     if (arguments->values[i].type_index == types[i]) continue;
-    return fail(&server->failure, "argument %" PRId32 " of %s has type index %" PRId32 ", expected %" PRId32, i,
-                request, arguments->values[i].type_index, types[i]);
+    return fail(&server->failure, "argument %" PRId32 " of %s has type index %" PRId32 ", expected %" PRId32,
+                i, request, arguments->values[i].type_index, types[i]);
   }
   return true;
 }
@@ -149,7 +149,8 @@ static bool alloc_data_with_scope(struct server* server) {
 }
 
 static bool free_data(struct server* server) {
-  if (!read_arguments(server, "FreeData", 2, (const int32_t[]){kTVMFFIDevice, kTVMFFIOpaquePtr})) return false;
+  static const int32_t types[] = {kTVMFFIDevice, kTVMFFIOpaquePtr};
+  if (!read_arguments(server, "FreeData", 2, types)) return false;
   if (!heap_free(&server->heap, word_argument(server, 1), &server->failure)) return false;
   reply_none(&server->stream);
   return true;

@@ -50,8 +50,13 @@ def slow_kernel() -> tirx.PrimFunc:
     return te.create_prim_func([a, b, product])
 
 
+def crash_kernel() -> tirx.PrimFunc:
+    """Aborts the process it runs in."""
+    return te.create_prim_func([te.compute((1,), lambda i: tirx.call_extern("int32", "abort"), name="c")])
+
+
 def build_server(kind: ServerKind, folder: Path) -> Path:
-    """A server with the kernels "add" (length 64) and "slow"."""
-    kernels = {"add": add_kernel(64), "slow": slow_kernel()}
+    """A server with the kernels "add" (length 64), "slow" and "crash"."""
+    kernels = {"add": add_kernel(64), "slow": slow_kernel(), "crash": crash_kernel()}
     build_object(kernels, target_of(kind), folder / f"{kind}.o")
     return link_server([folder / f"{kind}.o"], kind, folder / f"server-{kind}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -58,7 +60,7 @@ def call_add(session: DeviceSession) -> tuple[Counters, np.ndarray]:
 @local_devices
 def test_kernel_call(session: DeviceSession, device: str) -> None:
     assert session.device == device
-    assert session.kernels() == ["add", "slow"]
+    assert session.kernels() == ["add", "crash", "slow"]
     counters, result = call_add(session)
     np.testing.assert_array_equal(result, np.arange(1000, 1064))
     assert call_add(session)[0] == counters
@@ -117,7 +119,7 @@ def test_arrays_that_do_not_fit_are_refused(session: DeviceSession) -> None:
 @local_devices
 def test_refused_calls_leave_the_session_usable(session: DeviceSession) -> None:
     a, short = session.empty((64,), "int32"), session.empty((63,), "int32")
-    with pytest.raises(DeviceError, match=r"has no kernel 'sub'; it has \['add', 'slow'\]"):
+    with pytest.raises(DeviceError, match=r"has no kernel 'sub'; it has \['add', 'crash', 'slow'\]"):
         session.call("sub", a, a, a)
     with pytest.raises(DeviceError, match=r"has no kernel 'mllm\.kernels'"):
         session.call("mllm.kernels")
@@ -130,6 +132,14 @@ def test_refused_calls_leave_the_session_usable(session: DeviceSession) -> None:
     with pytest.raises(DeviceError, match=r"argument 1 \(ndarray\) is not a tensor of this session"):
         session.call("add", a, np.zeros(64, "int32"), a)  # type: ignore[arg-type]
     np.testing.assert_array_equal(call_add(session)[1], np.arange(1000, 1064))
+
+
+@local_devices
+def test_crash_of_a_kernel_is_explained(session: DeviceSession) -> None:
+    pid = session.pid
+    with pytest.raises(DeviceError, match=rf"was lost .* kernel crash: process {pid} was killed by SIG"):
+        session.call("crash", session.empty((1,), "int32"))
+    assert session.pid == pid
 
 
 @local_devices
@@ -256,6 +266,38 @@ def test_close_leaves_nothing(
         session.download(tensor)
     assert len(os.listdir("/proc/self/fd")) == descriptors
     assert list(tmp_path.iterdir()) == []
+
+
+@needs_qemu
+def test_devices_end_with_their_client(server_of: Callable[[str], Path]) -> None:
+    """Even when it is killed, and later devices have inherited the pipes of earlier ones."""
+    program = (
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from targets.hexagon.session import open_session\n"
+        "devices = zip(sys.argv[1::2], sys.argv[2::2])\n"
+        "sessions = [open_session(device, Path(server)) for device, server in devices]\n"
+        "print(*(session.pid for session in sessions), flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    host, qemu = str(server_of("host")), str(server_of("qemu"))
+    command = [sys.executable, "-c", program, "host", host, "qemu", qemu, "host", host]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as client:
+        assert client.stdout is not None
+        pids = [int(pid) for pid in client.stdout.readline().split()]
+        client.kill()
+    assert len(pids) == 3
+    deadline = time.monotonic() + DEATH_SECONDS
+    while alive := [pid for pid in pids if is_running(pid)]:
+        assert time.monotonic() < deadline, f"devices {alive} outlived their client"
+        time.sleep(0.02)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 @pytest.mark.parametrize("device", ["npu", "", "QEMU", "tracker://", "tracker://host/key", "tracker://h:1/"])

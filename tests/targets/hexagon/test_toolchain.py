@@ -112,6 +112,13 @@ def test_emulator_is_found() -> None:
     assert find_qemu().name == "qemu-hexagon"
 
 
+def test_unusable_cache_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mllm-tvm").write_text("a file where a folder should be")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(ToolchainError, match=r"cannot write the cache .*set XDG_CACHE_HOME"):
+        link_server([], "host", tmp_path / "server")
+
+
 def test_cache_follows_xdg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_dir() == tmp_path / "mllm-tvm"

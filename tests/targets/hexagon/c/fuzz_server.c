@@ -133,8 +133,9 @@ static void truncate_script(struct script* script, struct random* random) {
 }
 
 static void mutate(struct script* script, struct random* random) {
-  static void (*const mutations[])(struct script*, struct random*) = {overwrite, overwrite, overwrite, flip_bit,
-                                                                      erase,     repeat,    truncate_script};
+  static void (*const mutations[])(struct script*, struct random*) = {
+      overwrite, overwrite, overwrite, flip_bit, erase, repeat, truncate_script,
+  };
   const size_t count = below(random, 4) + 1;
   for (size_t i = 0; i < count; ++i) {
     mutations[below(random, sizeof mutations / sizeof mutations[0])](script, random);
