@@ -8,7 +8,6 @@ from functools import cache
 from tvm import tirx
 from tvm.script import tirx as T  # noqa: N812
 
-from targets.cpu.errors import LoweringError
 from targets.cpu.kernel import KERNEL_ATTRS
 
 # An int32 vector of 16 columns: half a panel of the packed weights.
@@ -40,41 +39,38 @@ def _dot_plain(acc: tirx.Expr, weights: tirx.Expr, activations: tirx.Expr) -> ti
 
 
 @cache
-def linear_w8a8(K: int, N: int, vnni: bool) -> tirx.PrimFunc:
+def linear_w8a8(vnni: bool) -> tirx.PrimFunc:
     """PrimFunc ``(x [rows, K] int8, w [N/32, K/4, 32, 4] uint8, y [rows, N] int32)``: y = x @ (w - 128).
 
-    Exact, any number of rows. ``vnni``: use ``vpdpbusd``, which takes these signs and never saturates.
-    Raises LoweringError unless K is a multiple of 4 and N of 32.
+    Exact, for any number of rows, K and N: one kernel serves all layers. ``vnni``: use ``vpdpbusd``, which
+    takes these signs and never saturates.
     """
-    if K % 4 or N % _PANEL:
-        raise LoweringError(
-            f"linear_w8a8 of K={K}, N={N}: expected K a multiple of 4 and N of 32; pad the weights"
-        )
     dot: Dot = _dot_vnni if vnni else _dot_plain
 
     @T.inline
-    def step(acc, x, w, row, panel, k, rows, part):  # type: ignore[no-untyped-def]
+    def step(acc, x, w, row, panel, k, depth, rows, part):  # type: ignore[no-untyped-def]
         # x and w as int32: four bytes of a row, and a column's four bytes next to those of its neighbours.
         for half in T.unroll(T.int64(2)):
             for r in T.unroll(T.int64(rows)):
                 acc[T.ramp(((part * rows + r) * 2 + half) * _LANES, 1, _LANES)] = dot(
                     acc[T.ramp(((part * rows + r) * 2 + half) * _LANES, 1, _LANES)],
-                    w[T.ramp(((panel * (K // 4) + k) * 2 + half) * _LANES, 1, _LANES)],
-                    x[(row + r) * (K // 4) + k],
+                    w[T.ramp(((panel * depth + k) * 2 + half) * _LANES, 1, _LANES)],
+                    x[(row + r) * depth + k],
                 )
 
     @T.inline
-    def tile(x, w, y, row_sums, row, panel, rows, parts):  # type: ignore[no-untyped-def]
+    def tile(x, w, y, row_sums, row, panel, depth, rows, parts):  # type: ignore[no-untyped-def]
         acc = T.alloc_buffer((parts * rows * _PANEL,), "int32", scope="local")
         for part in T.unroll(T.int64(parts)):
             for r in T.unroll(T.int64(rows)):
                 for c in T.vectorized(T.int64(_PANEL)):
                     acc[(part * rows + r) * _PANEL + c] = 0
-        for k in T.serial(T.int64(K // 4 // parts)):
+        for k in T.serial(depth // parts):
             for part in T.unroll(T.int64(parts)):
-                step(acc, x, w, row, panel, k * parts + part, rows, part)
-        for k in T.serial(T.int64(K // 4 % parts)):
-            step(acc, x, w, row, panel, K // 4 // parts * parts + k, rows, 0)
+                step(acc, x, w, row, panel, k * parts + part, depth, rows, part)
+        if parts > 1:
+            for k in T.serial(depth % parts):
+                step(acc, x, w, row, panel, depth // parts * parts + k, depth, rows, 0)
         for r in T.unroll(T.int64(rows)):
             for part in T.unroll(T.int64(1), T.int64(parts)):
                 for c in T.vectorized(T.int64(_PANEL)):
@@ -83,29 +79,29 @@ def linear_w8a8(K: int, N: int, vnni: bool) -> tirx.PrimFunc:
                 y[row + r, panel * _PANEL + c] = acc[r * _PANEL + c] - row_sums[row + r] * 128
 
     @T.inline
-    def tiles(x, w, y, row_sums, first, count, rows, parts):  # type: ignore[no-untyped-def]
+    def tiles(x, w, y, row_sums, first, count, panels, depth, rows, parts):  # type: ignore[no-untyped-def]
         # A panel stays in the first-level cache while all rows go over it.
-        for j in T.serial(T.int64(N // _PANEL)):
+        for j in T.serial(panels):
             for i in T.serial(count):
-                tile(x, w, y, row_sums, first + i * rows, j, rows, parts)
+                tile(x, w, y, row_sums, first + i * rows, j, depth, rows, parts)
 
     @T.prim_func(private=True, s_tir=True)
     def linear(x_handle: T.handle, w_handle: T.handle, y_handle: T.handle) -> None:
         T.func_attr(KERNEL_ATTRS)
-        rows = T.int64()
+        rows, K, N, panels, depth = T.int64(), T.int64(), T.int64(), T.int64(), T.int64()
         x = T.match_buffer(x_handle, (rows, K), "int8")
-        w = T.match_buffer(w_handle, (N // _PANEL, K // 4, _PANEL, 4), "uint8")
+        w = T.match_buffer(w_handle, (panels, depth, _PANEL, 4), "uint8")
         y = T.match_buffer(y_handle, (rows, N), "int32")
         with T.sblock("root"):
-            x_words = T.decl_buffer((rows * (K // 4),), "int32", data=x.data)
-            w_words = T.decl_buffer((N * (K // 4),), "int32", data=w.data)
+            x_words = T.decl_buffer((rows * depth,), "int32", data=x.data)
+            w_words = T.decl_buffer((panels * depth * _PANEL,), "int32", data=w.data)
             row_sums = T.alloc_buffer((rows,), "int32")
             for i in T.serial(rows):
                 row_sums[i] = 0
-                for k in T.serial(T.int64(K)):
+                for k in T.serial(K):
                     row_sums[i] = row_sums[i] + T.Cast("int32", x[i, k])
-            tiles(x_words, w_words, y, row_sums, 0, rows // 8, 8, 1)
+            tiles(x_words, w_words, y, row_sums, 0, rows // 8, panels, depth, 8, 1)
             # Alone, a row needs several partial sums to hide the latency of one.
-            tiles(x_words, w_words, y, row_sums, rows // 8 * 8, rows % 8, 1, 4)
+            tiles(x_words, w_words, y, row_sums, rows // 8 * 8, rows % 8, panels, depth, 1, 4)
 
     return linear

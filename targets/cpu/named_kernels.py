@@ -59,21 +59,20 @@ class _Binder(relax.PyExprMutator):
 
 def _linear(call: tvm.ir.Call, vnni: bool) -> tirx.PrimFunc:
     x, w = (argument.ty for argument in call.args[1])
-    panels, steps, columns, bytes_ = _static_shape(LINEAR_W8A8, w)
-    k, n = steps * bytes_, panels * columns
+    _, steps, columns, bytes_ = _static_shape(LINEAR_W8A8, w)
     if (columns, bytes_) != (32, 4) or (str(x.dtype), str(w.dtype)) != ("int8", "uint8"):
         raise LoweringError(
             f"{LINEAR_W8A8} of {x} and {w}: expected x [seq, K] int8 and w [N/32, K/4, 32, 4] uint8"
         )
-    _check_depth(LINEAR_W8A8, x, k)
-    return linear_w8a8(k, n, vnni)
+    _check_depth(LINEAR_W8A8, x, steps * bytes_)
+    return linear_w8a8(vnni)
 
 
 def _shadow(call: tvm.ir.Call) -> tirx.PrimFunc:
-    residual, w = (argument.ty for argument in call.args[1])
-    k, n = _static_shape(SHADOW_LINEAR, w)
+    residual, w, *hot = (argument.ty for argument in call.args[1])
+    k, _ = _static_shape(SHADOW_LINEAR, w)
     _check_depth(SHADOW_LINEAR, residual, k)
-    return shadow_linear(k, n, str(w.dtype))
+    return shadow_linear(str(w.dtype), bool(hot))
 
 
 def _static_shape(name: str, ty: relax.TensorType) -> tuple[int, ...]:

@@ -59,14 +59,17 @@ def run(vm: relax.VirtualMachine, name: str, *arrays: Array) -> list[Array]:
 
 
 class Kernel:
-    """A PrimFunc compiled alone; a call passes inputs and returns the output."""
+    """A PrimFunc compiled alone; a call passes inputs (arrays are copied) and returns the output."""
 
     def __init__(self, func: tirx.PrimFunc, mcpu: str | None = None):
         mod = tvm.IRModule({"kernel": func.with_attr("global_symbol", "kernel")})
         self.library = tvm.compile(mod, target=cpu_target(mcpu))
 
-    def __call__(self, *inputs: Array, out: Array) -> Array:
-        tensors = [tvm.runtime.tensor(array) for array in (*inputs, out)]
+    def __call__(self, *inputs: Array | tvm.runtime.Tensor, out: Array) -> Array:
+        tensors = [
+            array if isinstance(array, tvm.runtime.Tensor) else tvm.runtime.tensor(array)
+            for array in (*inputs, out)
+        ]
         self.library["kernel"](*tensors)
         return tensors[-1].numpy()
 

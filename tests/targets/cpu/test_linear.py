@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from targets.cpu.errors import LoweringError
 from targets.cpu.linear import linear_w8a8
 from targets.cpu.target import cpu_target, has_vnni
 from tests.targets.cpu.helpers import Array, Kernel
@@ -28,7 +27,7 @@ def pack(w: Array) -> Array:
 @pytest.mark.parametrize(("K", "N"), SHAPES)
 def test_linear_is_exact(K: int, N: int, vnni: bool) -> None:
     rng = np.random.default_rng(K + N)
-    kernel = Kernel(linear_w8a8(K, N, vnni))
+    kernel = Kernel(linear_w8a8(vnni))
     w = rng.integers(-128, 128, (K, N)).astype(np.int8)
     for rows in (1, 7, 8, 19):
         x = rng.integers(-128, 128, (rows, K)).astype(np.int8)
@@ -40,13 +39,7 @@ def test_linear_is_exact(K: int, N: int, vnni: bool) -> None:
 @pytest.mark.parametrize("x_value", [-128, 127])
 @pytest.mark.parametrize("w_value", [-128, 127])
 def test_extremes_do_not_saturate(x_value: int, w_value: int, vnni: bool) -> None:
-    kernel = Kernel(linear_w8a8(512, 32, vnni))
+    kernel = Kernel(linear_w8a8(vnni))
     x, w = np.full((9, 512), x_value, np.int8), np.full((512, 32), w_value, np.int8)
     y = kernel(x, pack(w), out=np.zeros((9, 32), np.int32))
     assert (y == 512 * x_value * w_value).all()
-
-
-@pytest.mark.parametrize(("K", "N"), [(6, 32), (8, 40)])
-def test_a_shape_that_is_not_padded_is_refused(K: int, N: int) -> None:
-    with pytest.raises(LoweringError, match="pad the weights"):
-        linear_w8a8(K, N, False)
