@@ -13,27 +13,10 @@ from tvm import tirx
 from tvm.ir import Expr
 from tvm.script.ir_builder import tirx as T  # noqa: N812 (the name TVM uses everywhere)
 
-from targets.errors import TargetError
+from targets.hexagon.tiling import Tiling
 
 ALL_BYTES_128 = -0x7F7F7F80
 """The int32 whose four bytes are 128: as a weight it adds 128 times the sum of four activations."""
-
-
-@dataclass(frozen=True)
-class Tiling:
-    """The register block of a kernel: ``rows`` x ``blocks`` of 32 columns.
-
-    A loop iteration has at most ``unroll`` steps of four k, and more than half as many. Raises TargetError
-    when one of the numbers is less than 1.
-    """
-
-    rows: int
-    blocks: int
-    unroll: int
-
-    def __post_init__(self) -> None:
-        if min(self.rows, self.blocks, self.unroll) < 1:
-            raise TargetError(f"bad {self}: each number must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -43,6 +26,7 @@ class DotUnit:
     ``dot(acc, w, x)``: ``lanes`` int32 accumulators, four weight bytes a lane packed as one int32, and one
     int32 that holds four activation bytes. ``row_sum(acc, x)``, where there is one, adds 128 times the sum of
     four activation bytes to each lane, for ``lanes`` * 4 activations; ``rotate(v, distance)`` moves lanes.
+    ``anchor(a, b)``, where there is one, is ``a + b`` in a form LLVM does not look into.
     """
 
     name: str
@@ -51,6 +35,7 @@ class DotUnit:
     dot: Callable[[Expr, Expr, Expr], Expr]
     row_sum: Callable[[Expr, Expr], Expr] | None = None
     rotate: Callable[[Expr, int], Expr] | None = None
+    anchor: Callable[[Expr, Expr], Expr] | None = None
 
 
 def constant(value: int, lanes: int) -> Expr:
@@ -74,6 +59,10 @@ def _vror(vector: Expr, distance: int) -> Expr:
     return _call("llvm.hexagon.V6.vror.128B", "int32x32", vector, tirx.const(4 * distance, "int32"))
 
 
+def _hexagon_add(a: Expr, b: Expr) -> Expr:
+    return _call("llvm.hexagon.A2.add", "int32", a, b)
+
+
 def _vpdpbusd(acc: Expr, w: Expr, x: Expr) -> Expr:
     w_bytes = T.reinterpret(w, dtype="int8x64")
     x_bytes = T.reinterpret(T.broadcast(x, 16), dtype="int8x64")
@@ -89,6 +78,6 @@ def _multiply_add(acc: Expr, w: Expr, x: Expr) -> Expr:
 
 
 # The tilings are what ran fastest (for HVX see tests/benchmarks/linear_packets.py).
-HVX = DotUnit("hvx", 32, Tiling(rows=4, blocks=2, unroll=16), _vrmpy, _vrmpy_row_sum, _vror)
+HVX = DotUnit("hvx", 32, Tiling(rows=4, blocks=2, unroll=16), _vrmpy, _vrmpy_row_sum, _vror, _hexagon_add)
 VNNI = DotUnit("vnni", 16, Tiling(rows=4, blocks=2, unroll=1), _vpdpbusd)
 GENERIC = DotUnit("generic", 16, Tiling(rows=4, blocks=1, unroll=1), _multiply_add)

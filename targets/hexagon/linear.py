@@ -1,12 +1,16 @@
 """The integer linear kernel: ``y = x @ (w - 128)``, exactly, for a static number of rows.
 
 A register block of 4 rows x 2 blocks of 32 columns keeps both multiply slots of a Hexagon packet busy: four k
-are 8 vrmpy = 4 packets, whose 8 load slots take 2 weight vectors and 4 activation words. Columns are the
+are 8 vrmpy = 4 packets, whose 8 other slots take 2 weight vectors and 4 activation words. Columns are the
 outer loop, so weights are read from memory once and activations stay in the cache.
 
+Each row and each column block is a stream with a base address of its own, which LLVM must not relate to the
+others (``anchor``): it would address them all from one register, and with a large K each load would then
+need an addition of a long constant, that is, packets.
+
 The weights are stored + 128, which makes each result 128 * rowsum(x) too large, so accumulators start from
-the negated row sum. Row sums are computed once, and live in the last 32 columns of y until the last block of
-columns overwrites them: the kernel needs no scratch memory and next to no stack.
+the negated row sum. Row sums are computed once by each context, and live in the last 32 columns of its part
+of y until its last block of columns overwrites them: the kernel needs no scratch memory and next to no stack.
 """
 
 from __future__ import annotations
@@ -21,29 +25,45 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T  # noqa: N812 (the name TVM uses everywhere)
 
 from targets.errors import TargetError
-from targets.hexagon.intrin import ALL_BYTES_128, GENERIC, HVX, VNNI, DotUnit, Tiling, constant
+from targets.hexagon.intrin import ALL_BYTES_128, GENERIC, HVX, VNNI, DotUnit, constant
 from targets.hexagon.target import host_target, supports_vnni
-
-COLUMNS = 32
+from targets.hexagon.tiling import (
+    COLUMNS,
+    Run,
+    Tiling,
+    check_address_space,
+    choose_unroll,
+    rule_tiling,
+    split,
+    split_evenly,
+)
 
 
 def linear_w8a8(
-    m: int, k: int, n: int, *, hvx: bool, name: str, tiling: Tiling | None = None
+    m: int, k: int, n: int, *, hvx: bool, name: str, tiling: Tiling | None = None, contexts: int = 1
 ) -> tirx.PrimFunc:
     """The kernel ``name(x [m, k] int8, w [n/32, k/4, 32, 4] uint8, y [m, n] int32)``, all contiguous.
 
     ``hvx`` chooses Hexagon vector instructions. Each buffer must then start at a multiple of 128 bytes;
     nothing checks it, and an HVX load ignores the low address bits. Otherwise the kernel is for the CPU this
-    runs on, with AVX512-VNNI where it has it, and buffers start at a multiple of 64 bytes. Raises TargetError
-    unless m >= 1, k is a positive multiple of 4 and n of 32. ``tiling`` replaces the default one.
+    runs on, with AVX512-VNNI where it has it, and buffers start at a multiple of 64 bytes. ``tiling``
+    replaces the rule-based one. With ``contexts`` > 1 the columns are a parallel loop of that many parts.
+    Raises TargetError unless m >= 1, k is a positive multiple of 4 and n of 32, and, for HVX, the tensors
+    fit the 32-bit address space.
     """
     unit = HVX if hvx else VNNI if supports_vnni(host_target()) else GENERIC
-    return build_linear(m, k, n, unit if tiling is None else replace(unit, tiling=tiling), name)
+    _check_shape(m, k, n)
+    if hvx:
+        check_address_space(m, k, n)
+        tiling = tiling or rule_tiling(m, k, n)
+    return build_linear(m, k, n, unit if tiling is None else replace(unit, tiling=tiling), name, contexts)
 
 
-def build_linear(m: int, k: int, n: int, unit: DotUnit, name: str) -> tirx.PrimFunc:
+def build_linear(m: int, k: int, n: int, unit: DotUnit, name: str, contexts: int = 1) -> tirx.PrimFunc:
     """``linear_w8a8`` on a given dot-product unit."""
     _check_shape(m, k, n)
+    if contexts < 1:
+        raise TargetError(f"a kernel cannot use {contexts} contexts: expected at least 1")
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name(name)
         T.func_attr({"global_symbol": name, "tirx.noalias": True, "tirx.is_scheduled": True})
@@ -51,7 +71,7 @@ def build_linear(m: int, k: int, n: int, unit: DotUnit, name: str) -> tirx.PrimF
         x = T.arg("x", T.buffer((m, k), "int8", align=align))
         w = T.arg("w", T.buffer((n // COLUMNS, k // 4, COLUMNS, 4), "uint8", align=align))
         y = T.arg("y", T.buffer((m, n), "int32", align=align))
-        _Kernel(m, k, n, unit, x, w, y).emit()
+        _Kernel(m, k, n, unit, x, w, y).emit(contexts)
     return builder.get()
 
 
@@ -63,41 +83,11 @@ def _check_shape(m: int, k: int, n: int) -> None:
         )
 
 
-class Run(NamedTuple):
-    """``repeats`` equal blocks of ``size``, the first at ``start``."""
+class _Streams(NamedTuple):
+    """Where the streams of a register block start: rows in words of x, column blocks in words of w / 32."""
 
-    start: int
-    repeats: int
-    size: int
-
-
-def split(total: int, size: int) -> list[Run]:
-    """Cuts ``range(total)`` into runs of blocks of ``size`` and a rest, but leaves no lone 1 where it can.
-
-    A block of one row or column loads a weight vector or an activation for each multiplication.
-
-    >>> split(9, 4)
-    [Run(start=0, repeats=1, size=4), Run(start=4, repeats=1, size=3), Run(start=7, repeats=1, size=2)]
-    """
-    count, rest = divmod(total, size)
-    tail = [rest] if rest else []
-    if rest == 1 and count:
-        count -= 1
-        tail = [size - 1, 2] if size > 2 else [size + 1]
-    runs = [Run(0, count, size)] if count else []
-    start = count * size
-    for block in tail:
-        runs.append(Run(start, 1, block))
-        start += block
-    return runs
-
-
-def choose_unroll(steps: int, most: int) -> int:
-    """The number of steps a loop iteration, in (most / 2, most], that leaves the shortest rest.
-
-    The rest is straight-line code; when it is long, LLVM moves its loads up and spills them.
-    """
-    return min(range(most, most // 2, -1), key=lambda unroll: steps % unroll)
+    rows: list[Expr]
+    blocks: list[Expr]
 
 
 class _Kernel:
@@ -106,23 +96,58 @@ class _Kernel:
     def __init__(
         self, m: int, k: int, n: int, unit: DotUnit, x: tirx.Buffer, w: tirx.Buffer, y: tirx.Buffer
     ) -> None:
-        self.steps, self.n, self.unit = k // 4, n, unit
-        self.x, self.w, self.y = x, w, y
-        self.row_runs = split(m, unit.tiling.rows)
-        self.block_runs = split(n // COLUMNS, unit.tiling.blocks)
+        self.m, self.steps, self.blocks, self.unit = m, k // 4, n // COLUMNS, unit
+        self.x, self.y = x, y
+        self.flat_x = T.decl_buffer((m * k,), "int8", data=x.data, align=4 * unit.lanes)
+        self.flat_w = T.decl_buffer((n * k,), "uint8", data=w.data, align=4 * unit.lanes)
 
-    def emit(self) -> None:
-        for start, count, rows in self.row_runs:
-            with T.serial(0, count) as i:
-                self._row_sums(start + i * rows, rows)
-        for start, count, blocks in self.block_runs:
-            with T.serial(0, count) as j:
-                for row_start, row_count, rows in self.row_runs:
-                    with T.serial(0, row_count) as i:
-                        self._tile(row_start + i * rows, rows, start + j * blocks, blocks)
+    def emit(self, contexts: int) -> None:
+        runs = split(self.blocks, self.unit.tiling.blocks)
+        parts = min(contexts, runs[0].repeats)
+        if parts == 1:
+            self._part(runs, self.blocks - 1)
+            return
+        with T.parallel(0, parts) as part:
+            self._parallel_part(runs, part, parts)
 
-    def _row_sums(self, row: Expr, rows: int) -> None:
-        """y[row : row + rows, n - 32 : n] = -128 * rowsum(x)."""
+    def _parallel_part(self, runs: list[Run], part: Expr, parts: int) -> None:
+        """Columns of one context: a share of the first run; the last context also has the rest."""
+        main, rest = runs[0], runs[1:]
+        begin, end = (T.bind((part + i) * main.repeats // parts) for i in (0, 1))
+        last = end * main.size - 1
+        if rest:
+            last = tirx.Select(part == parts - 1, tirx.const(self.blocks - 1, "int32"), last)
+        sums_at = T.bind(last)
+
+        def columns(emit_block: Callable[[Expr, int], None]) -> None:
+            with T.serial(begin, end) as j:
+                emit_block(j * main.size, main.size)
+            if rest:
+                with T.If(part == parts - 1), T.Then():
+                    _each_block(rest, emit_block)
+
+        self._panels(columns, sums_at)
+
+    def _part(self, runs: list[Run], sums_at: int) -> None:
+        self._panels(lambda emit_block: _each_block(runs, emit_block), tirx.const(sums_at, "int32"))
+
+    def _panels(self, columns: Callable[[Callable[[Expr, int], None]], None], sums_at: Expr) -> None:
+        """All rows, a panel at a time; ``columns`` emits the loops over column blocks."""
+        tiling = self.unit.tiling
+        for start, count, size in split_evenly(self.m, min(tiling.panel or self.m, self.m)):
+            rows = split(size, tiling.rows)
+            with T.serial(0, count) as p:
+                first = start + p * size
+                _each_block(rows, lambda row, r: self._row_sums(first + row, r, sums_at))  # noqa: B023
+                columns(
+                    lambda block, b: _each_block(
+                        rows,  # noqa: B023
+                        lambda row, r: self._tile(first + row, r, block, b, sums_at),  # noqa: B023
+                    )
+                )
+
+    def _row_sums(self, row: Expr, rows: int, sums_at: Expr) -> None:
+        """y[row : row + rows, 32 columns of block ``sums_at``] = -128 * rowsum(x)."""
         lanes = self.unit.lanes
         sums = self._accumulators(rows)
         for acc in sums:
@@ -130,10 +155,8 @@ class _Kernel:
         first = self._vector_row_sums(sums, row)
         self._steps(first, lambda step: self._add_row_sums(sums, row, step))
         for r, acc in enumerate(sums):
-            for lane in range(self.n - COLUMNS, self.n, lanes):
-                T.buffer_store(
-                    self.y, constant(0, lanes) - self._get(acc), [row + r, tirx.Ramp(lane, 1, lanes)]
-                )
+            for part in range(COLUMNS // lanes):
+                self._store(row + r, sums_at, part, constant(0, lanes) - self._get(acc))
 
     def _vector_row_sums(self, sums: list[tirx.Buffer], row: Expr) -> int:
         """Sums whole vectors of activations where the unit can; returns the number of steps done."""
@@ -143,8 +166,8 @@ class _Kernel:
             return 0
         with T.serial(0, vectors) as i:
             for r, acc in enumerate(sums):
-                x = self._load_x(row + r, i * unit.lanes, unit.lanes)
-                self._set(acc, unit.row_sum(self._get(acc), x))
+                x = self.x.vload([row + r, i * 4 * unit.lanes], f"int8x{4 * unit.lanes}")
+                self._set(acc, unit.row_sum(self._get(acc), T.reinterpret(x, dtype=f"int32x{unit.lanes}")))
         distance = unit.lanes // 2
         while distance:
             for acc in sums:
@@ -155,24 +178,39 @@ class _Kernel:
     def _add_row_sums(self, sums: list[tirx.Buffer], row: Expr, step: Expr) -> None:
         weights = constant(ALL_BYTES_128, self.unit.lanes)
         for r, acc in enumerate(sums):
-            self._set(acc, self.unit.dot(self._get(acc), weights, self._load_x(row + r, step, 1)))
+            x = self._load_x((row + r) * self.steps, step)
+            self._set(acc, self.unit.dot(self._get(acc), weights, x))
 
-    def _tile(self, row: Expr, rows: int, block: Expr, blocks: int) -> None:
+    def _tile(self, row: Expr, rows: int, block: Expr, blocks: int, sums_at: Expr) -> None:
         """y[row : row + rows, 32 * block : 32 * (block + blocks)], held in registers."""
-        vectors = blocks * COLUMNS // self.unit.lanes
+        per_block = COLUMNS // self.unit.lanes
+        vectors = blocks * per_block
         accs = self._accumulators(rows * vectors)
         for q, acc in enumerate(accs):
-            lanes = tirx.Ramp(self.n - COLUMNS, 1, self.unit.lanes)
-            self._set(acc, self.y[row + q // vectors, lanes])
-        self._steps(0, lambda step: self._multiply(accs, row, block, vectors, step))
+            self._set(acc, self.y[row + q // vectors, tirx.Ramp(COLUMNS * sums_at, 1, self.unit.lanes)])
+        streams = self._streams(row, rows, block, blocks)
+        self._steps(0, lambda step: self._multiply(accs, streams, step))
         for q, acc in enumerate(accs):
-            lanes = tirx.Ramp(block * COLUMNS + q % vectors * self.unit.lanes, 1, self.unit.lanes)
-            T.buffer_store(self.y, self._get(acc), [row + q // vectors, lanes])
+            vector = q % vectors
+            self._store(row + q // vectors, block + vector // per_block, vector % per_block, self._get(acc))
 
-    def _multiply(self, accs: list[tirx.Buffer], row: Expr, block: Expr, vectors: int, step: Expr) -> None:
+    def _streams(self, row: Expr, rows: int, block: Expr, blocks: int) -> _Streams:
+        return _Streams(
+            [self._anchor(row * self.steps, r * self.steps) for r in range(rows)],
+            [self._anchor(block * self.steps, b * self.steps) for b in range(blocks)],
+        )
+
+    def _anchor(self, start: Expr, offset: int) -> Expr:
+        if self.unit.anchor is None:
+            return start + offset
+        return T.bind(self.unit.anchor(tirx.const(0, "int32") + start, tirx.const(offset, "int32")))
+
+    def _multiply(self, accs: list[tirx.Buffer], streams: _Streams, step: Expr) -> None:
+        vectors = len(accs) // len(streams.rows)
         for q, acc in enumerate(accs):
-            w = self._load_w(block, q % vectors, step)
-            self._set(acc, self.unit.dot(self._get(acc), w, self._load_x(row + q // vectors, step, 1)))
+            w = self._load_w(streams.blocks, q % vectors, step)
+            x = self._load_x(streams.rows[q // vectors], step)
+            self._set(acc, self.unit.dot(self._get(acc), w, x))
 
     def _steps(self, first: int, body: Callable[[Expr], None]) -> None:
         """Steps ``first`` and up: a loop, ``unroll`` steps an iteration, then the rest in a straight line."""
@@ -185,17 +223,22 @@ class _Kernel:
         for step in range(first + count * unroll, self.steps):
             body(tirx.const(step, "int32"))
 
-    def _load_x(self, row: Expr, step: Expr, words: int) -> Expr:
-        dtype = "int32" if words == 1 else f"int32x{words}"
-        return T.reinterpret(self.x.vload([row, 4 * step], f"int8x{4 * words}"), dtype=dtype)
+    def _load_x(self, base: Expr, step: Expr) -> Expr:
+        return T.reinterpret(self.flat_x[tirx.Ramp(4 * (base + step), 1, 4)], dtype="int32")
 
-    def _load_w(self, block: Expr, vector: int, step: Expr) -> Expr:
+    def _load_w(self, bases: list[Expr], vector: int, step: Expr) -> Expr:
+        # The factor stays outside, where TVM and LLVM see the alignment.
         lanes = self.unit.lanes
         per_block = COLUMNS // lanes
-        at = [block + vector // per_block, step, vector % per_block * lanes, 0]
-        return T.reinterpret(self.w.vload(at, f"uint8x{4 * lanes}"), dtype=f"int32x{lanes}")
+        at = 4 * lanes * ((bases[vector // per_block] + step) * per_block + vector % per_block)
+        return T.reinterpret(self.flat_w[tirx.Ramp(at, 1, 4 * lanes)], dtype=f"int32x{lanes}")
+
+    def _store(self, row: Expr, block: Expr, part: int, value: Expr) -> None:
+        lanes = self.unit.lanes
+        T.buffer_store(self.y, value, [row, tirx.Ramp(COLUMNS * block + part * lanes, 1, lanes)])
 
     def _accumulators(self, count: int) -> list[tirx.Buffer]:
+        # Scope "global": TVM turns "local" vectors of this size into workspace calls.
         lanes = self.unit.lanes
         return [T.alloc_buffer((lanes,), "int32", align=4 * lanes) for _ in range(count)]
 
@@ -204,3 +247,9 @@ class _Kernel:
 
     def _set(self, acc: tirx.Buffer, value: Expr) -> None:
         T.buffer_store(acc, value, [tirx.Ramp(0, 1, self.unit.lanes)])
+
+
+def _each_block(runs: list[Run], emit: Callable[[Expr, int], None]) -> None:
+    for start, count, size in runs:
+        with T.serial(0, count) as i:
+            emit(start + i * size, size)

@@ -14,10 +14,11 @@ import tvm
 
 from targets.errors import TargetError
 from targets.hexagon.codegen import build_object
-from targets.hexagon.intrin import GENERIC, VNNI, DotUnit, Tiling
-from targets.hexagon.linear import build_linear, choose_unroll, linear_w8a8, split
+from targets.hexagon.intrin import GENERIC, VNNI, DotUnit
+from targets.hexagon.linear import build_linear, linear_w8a8
 from targets.hexagon.session import Counters, DeviceSession, open_session
 from targets.hexagon.target import hexagon_target, host_target, supports_vnni
+from targets.hexagon.tiling import Tiling, choose_unroll, split
 from targets.hexagon.toolchain import link_server
 from targets.packing import linear_w8a8_reference, pack_weight
 
