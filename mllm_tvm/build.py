@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,11 +20,13 @@ from mllm_tvm.calibration import calibrate, read_texts
 from mllm_tvm.compiler import DEFAULT_CHUNK_LENGTHS, DEFAULT_TARGET, compile
 from mllm_tvm.demo import MODEL_DIR
 from mllm_tvm.demo.stories import stories
-from mllm_tvm.errors import ArtifactError
+from mllm_tvm.errors import ArtifactError, ModelError
 from mllm_tvm.frontend import Model, load_model
 from mllm_tvm.manifest import MANIFEST_NAME
 from mllm_tvm.recipe import Recipe
-from targets.hexagon.toolchain import cache_dir
+from targets.hexagon.toolchain import cache_dir, prepare_servers
+
+StageObserver = Callable[[str, float], None]
 
 _PACKAGES = ("mllm_tvm", "relax_passes", "targets")
 _STORIES = 200
@@ -53,17 +57,30 @@ class CompileSettings:
 
 
 def compile_model(
-    path: Path, output: Path, settings: CompileSettings, dump_ir: Path | None = None
+    path: Path,
+    output: Path,
+    settings: CompileSettings,
+    dump_ir: Path | None = None,
+    on_stage: StageObserver | None = None,
 ) -> Artifact:
-    """Loads, calibrates and compiles the model directory ``path`` into the artifact ``output``.
+    """Loads, calibrates and compiles the model at ``path`` into the artifact ``output``.
 
-    ``dump_ir``: a directory for the IR after each phase. Raises the errors of ``load_model``, ``calibrate``
-    and ``compile``.
+    ``dump_ir``: a directory for the IR after each phase. ``on_stage(name, seconds)`` is called after each
+    stage. Raises the errors of ``load_model``, ``calibrate`` and ``compile``.
     """
-    model = load_model(path)
-    recipe = make_recipe(model, settings)
-    observe = _Dump(dump_ir).write if dump_ir else None
-    return compile(model, recipe, settings.target, settings.chunk_lengths, observe).save(output)
+    stages = _Stages(on_stage)
+    with stages.measure("load"):
+        model = load_model(path)
+    with stages.measure("calibrate"):
+        recipe = make_recipe(model, settings)
+    with stages.measure("passes"):
+        observe = _Dump(dump_ir).write if dump_ir else None
+        compiled = compile(model, recipe, settings.target, settings.chunk_lengths, observe)
+    with stages.measure("device servers"):
+        # The first time on a machine, the cross compiler builds its C library too.
+        prepare_servers()
+    with stages.measure("kernels and parameters"):
+        return compiled.save(output)
 
 
 def make_recipe(model: Model, settings: CompileSettings) -> Recipe:
@@ -80,14 +97,18 @@ def calibration_texts(settings: CompileSettings) -> Iterator[str]:
     return iter(stories(seed=_STORIES_SEED, count=_STORIES))
 
 
-def find_artifact(path: str | None, settings: CompileSettings) -> Artifact:
-    """The artifact at ``path``, or the cached one of the model directory there (None: the demo model).
+def find_artifact(
+    path: str | None, settings: CompileSettings, on_stage: StageObserver | None = None
+) -> Artifact:
+    """The artifact at ``path``, or the cached one of the model there (None: the demo model).
 
     A model is compiled when the cache has no artifact of it made with these settings, this code and for this
-    CPU. Raises the errors of ``load_artifact`` and ``compile_model``.
+    CPU. Raises the errors of ``load_artifact`` and ``compile_model``, ModelError when ``path`` does not exist.
     """
     source = Path(path) if path is not None else MODEL_DIR
-    if (source / MANIFEST_NAME).is_file() or not source.is_dir():
+    if not source.exists():
+        raise ModelError(f"{source} does not exist: expected an artifact or a model directory")
+    if (source / MANIFEST_NAME).is_file():
         return load_artifact(source)
     cached = cache_dir() / "artifacts" / _cache_key(source, settings)
     if cached.is_dir():
@@ -95,14 +116,15 @@ def find_artifact(path: str | None, settings: CompileSettings) -> Artifact:
             return load_artifact(cached)
         except ArtifactError as error:
             print(f"compiling again: {error}", file=sys.stderr)
-    return compile_model(source, cached, settings)
+    return compile_model(source, cached, settings, on_stage=on_stage)
 
 
 def _cache_key(model: Path, settings: CompileSettings) -> str:
     digest = hashlib.sha256()
     digest.update(json.dumps([asdict(settings), llvm_get_system_cpu()]).encode())
     texts = [Path(file) for file in (settings.calibration, settings.recipe) if file is not None]
-    for file in [*sorted(model.iterdir()), *texts, *_sources()]:
+    directory = model if model.is_dir() else model.parent
+    for file in [*sorted(directory.iterdir()), *texts, *_sources()]:
         if file.is_file():
             digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()[:24]
@@ -115,6 +137,20 @@ def _sources() -> Iterator[Path]:
         roots = spec.submodule_search_locations if spec is not None else None
         for root in roots or ():
             yield from sorted(p for p in Path(root).rglob("*") if p.suffix in (".py", ".c", ".h"))
+
+
+class _Stages:
+    """Measures the stages of a compilation."""
+
+    def __init__(self, on_stage: StageObserver | None):
+        self.on_stage = on_stage
+
+    @contextmanager
+    def measure(self, name: str) -> Iterator[None]:
+        begin = time.perf_counter()
+        yield
+        if self.on_stage is not None:
+            self.on_stage(name, time.perf_counter() - begin)
 
 
 class _Dump:

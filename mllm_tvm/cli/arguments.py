@@ -1,8 +1,9 @@
-"""Arguments that several commands share."""
+"""What several commands share: arguments, and how a compilation reports."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 
 
 def lengths(text: str) -> tuple[int, ...]:
@@ -40,3 +41,8 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="scheduling rule: paper (default), in-order, sequential",
     )
+
+
+def show_stage(name: str, seconds: float) -> None:
+    """Says on the error stream how long a stage of a compilation took."""
+    print(f"{name}: {seconds:.1f} s", file=sys.stderr)

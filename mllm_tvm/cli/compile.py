@@ -7,7 +7,7 @@ import json
 import time
 from pathlib import Path
 
-from mllm_tvm.cli.arguments import add_compile_arguments
+from mllm_tvm.cli.arguments import add_compile_arguments, show_stage
 
 HELP = "compile a Hugging Face model directory into an artifact"
 
@@ -28,7 +28,7 @@ def execute(args: argparse.Namespace) -> int:
     start = time.perf_counter()
     settings = CompileSettings.of(args.target, args.chunk_lengths, args.calibration, args.recipe)
     dump = Path(args.dump_ir) if args.dump_ir else None
-    artifact = compile_model(Path(args.model), Path(args.output), settings, dump)
+    artifact = compile_model(Path(args.model), Path(args.output), settings, dump, show_stage)
     report = {
         "artifact": str(artifact.path),
         "target": artifact.manifest.target,

@@ -6,9 +6,10 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from mllm_tvm.cli.arguments import add_compile_arguments, add_engine_arguments
+from mllm_tvm.cli.arguments import add_compile_arguments, add_engine_arguments, show_stage
 
 if TYPE_CHECKING:
     from mllm_tvm.runtime.engine import Engine
@@ -45,7 +46,7 @@ def execute(args: argparse.Namespace) -> int:
     begin = time.perf_counter()
     sampling = SamplingConfig(args.temperature, args.top_k, args.top_p, args.seed)
     settings = CompileSettings.of(args.target, args.chunk_lengths, args.calibration)
-    artifact = find_artifact(args.artifact or args.model, settings)
+    artifact = find_artifact(args.artifact or args.model, settings, show_stage)
     ready = time.perf_counter()
     with Engine(artifact, args.device, args.policy, args.chunk_lengths) as engine:
         opened = time.perf_counter()
@@ -60,9 +61,9 @@ def execute(args: argparse.Namespace) -> int:
     return 0
 
 
-def _stream(prompt: str, pieces: object) -> None:
+def _stream(prompt: str, pieces: Iterable[str]) -> None:
     print(prompt, end="", flush=True)
-    for piece in pieces:  # type: ignore[attr-defined]
+    for piece in pieces:
         print(piece, end="", flush=True)
     print()
 

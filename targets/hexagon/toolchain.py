@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import tvm_ffi
 
@@ -62,6 +62,15 @@ def link_server(objects: Sequence[Path], kind: ServerKind, out: Path) -> Path:
     inputs = [*map(str, _server_objects(kind)), *map(str, objects)]
     _run_zig(["-target", _triple(kind), "-O2", "-static", "-s", *inputs], out)
     return out
+
+
+def prepare_servers() -> None:
+    """Compile the device server for both kinds of device, unless a cache has it.
+
+    ``link_server`` does the same when needed; calling this first separates the two times.
+    """
+    for kind in get_args(ServerKind):
+        _server_objects(kind)
 
 
 def include_flags() -> list[str]:
