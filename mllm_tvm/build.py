@@ -103,7 +103,8 @@ def find_artifact(
     """The artifact at ``path``, or the cached one of the model there (None: the demo model).
 
     A model is compiled when the cache has no artifact of it made with these settings, this code and for this
-    CPU. Raises the errors of ``load_artifact`` and ``compile_model``, ModelError when ``path`` does not exist.
+    CPU. Raises the errors of ``load_artifact`` and ``compile_model``, ModelError when ``path`` does not
+    exist.
     """
     source = Path(path) if path is not None else MODEL_DIR
     if not source.exists():
