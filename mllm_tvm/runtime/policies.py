@@ -3,27 +3,11 @@
 from __future__ import annotations
 
 import heapq
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 
+from .look_ahead import LookAhead
+from .policy import Policy
 from .tasks import ScheduleError, TaskState
-
-
-class Policy(ABC):
-    """Chooses the next task of a processor; made anew for each run."""
-
-    def __init__(self, state: TaskState) -> None:
-        self._state = state
-
-    def on_ready(self, task: int) -> None:  # noqa: B027 - a policy listens to what it needs
-        """All dependencies of ``task`` have ended."""
-
-    def on_last_dependency(self, task: int) -> None:  # noqa: B027
-        """Exactly one dependency of ``task`` is left."""
-
-    @abstractmethod
-    def choose(self, processor: str) -> int | None:
-        """Remove and return a ready task of ``processor``, or None to leave it idle for now."""
 
 
 class Sequential(Policy):
@@ -96,7 +80,12 @@ class Paper(Policy):
         heapq.heappush(heap, (-self._gain[task], task))
 
 
-POLICIES: dict[str, type[Policy]] = {"sequential": Sequential, "in-order": InOrder, "paper": Paper}
+POLICIES: dict[str, type[Policy]] = {
+    "sequential": Sequential,
+    "in-order": InOrder,
+    "paper": Paper,
+    "ours": LookAhead,
+}
 
 
 def find_policy(policy: str | Callable[[TaskState], Policy]) -> Callable[[TaskState], Policy]:

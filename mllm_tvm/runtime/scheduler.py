@@ -83,6 +83,8 @@ def simulate(
                 heapq.heappush(events, (now + task.duration, len(spans), task))
         if not events:
             return tuple(spans)
-        now, _, ended = heapq.heappop(events)
-        scheduler.complete(ended)
-        idle.add(ended.processor)
+        now = events[0][0]
+        while events and events[0][0] == now:
+            ended = heapq.heappop(events)[2]
+            scheduler.complete(ended)
+            idle.add(ended.processor)

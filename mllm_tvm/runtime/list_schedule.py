@@ -1,0 +1,127 @@
+"""List scheduling of a task graph on a virtual clock: the plans a look-ahead policy compares.
+
+Everything here works on indices of tasks in program order (each behind its dependencies).
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .tasks import TaskState
+
+
+@dataclass(frozen=True)
+class ScheduleGraph:
+    """A task graph reduced to what list scheduling reads."""
+
+    durations: tuple[float, ...]
+    processors: tuple[int, ...]
+    """Index of each task's processor."""
+    successors: Sequence[Sequence[int]]
+    dependencies: tuple[int, ...]
+    """Number of dependencies of each task."""
+
+    @staticmethod
+    def of(state: TaskState) -> ScheduleGraph:
+        """The graph of a state in which nothing ran yet."""
+        names: dict[str, int] = {}
+        processors = tuple(names.setdefault(task.processor, len(names)) for task in state.tasks)
+        durations = tuple(task.duration for task in state.tasks)
+        return ScheduleGraph(durations, processors, state.successors, tuple(state.pending))
+
+    def reversed(self) -> ScheduleGraph:
+        """The same graph with time running backwards; task i becomes task n - 1 - i."""
+        last = len(self.durations) - 1
+        successors: list[list[int]] = [[] for _ in self.durations]
+        for task, following in enumerate(self.successors):
+            for successor in following:
+                successors[last - successor].append(last - task)
+        dependencies = tuple(len(following) for following in reversed(self.successors))
+        return ScheduleGraph(self.durations[::-1], self.processors[::-1], successors, dependencies)
+
+
+def tails(graph: ScheduleGraph) -> list[float]:
+    """For each task, the longest path that begins with it, its own duration included."""
+    lengths = list(graph.durations)
+    for task in range(len(lengths) - 1, -1, -1):
+        following = graph.successors[task]
+        if following:
+            lengths[task] += max([lengths[successor] for successor in following])
+    return lengths
+
+
+def lower_bound(graph: ScheduleGraph, to_end: Sequence[float]) -> float:
+    """No schedule is shorter: the longest path, and each processor's work between its first and last task.
+
+    ``to_end`` is :func:`tails` of the graph.
+    """
+    from_start = [0.0] * len(to_end)
+    for task, following in enumerate(graph.successors):
+        end = from_start[task] + graph.durations[task]
+        for successor in following:
+            if end > from_start[successor]:
+                from_start[successor] = end
+    bound = max(to_end, default=0.0)
+    for processor in set(graph.processors):
+        tasks = [task for task, on in enumerate(graph.processors) if on == processor]
+        work = sum([graph.durations[task] for task in tasks])
+        head = min([from_start[task] for task in tasks])
+        tail = min([to_end[task] - graph.durations[task] for task in tasks])
+        bound = max(bound, head + work + tail)
+    return bound
+
+
+def dispatch_starts(graph: ScheduleGraph, keys: Sequence[float]) -> tuple[float, list[float]]:
+    """Makespan and starts when a free processor always takes its ready task with the smallest key."""
+    durations, processors, successors = graph.durations, graph.processors, graph.successors
+    pending, starts = list(graph.dependencies), [0.0] * len(durations)
+    ready: list[list[tuple[float, int]]] = [[] for _ in range(max(processors, default=-1) + 1)]
+    busy = [False] * len(ready)
+    for task, count in enumerate(pending):
+        if not count:
+            heapq.heappush(ready[processors[task]], (keys[task], task))
+    events: list[tuple[float, int]] = []
+    now = 0.0
+    while True:
+        for processor, queue in enumerate(ready):
+            if queue and not busy[processor]:
+                task = heapq.heappop(queue)[1]
+                busy[processor] = True
+                starts[task] = now
+                heapq.heappush(events, (now + durations[task], task))
+        if not events:
+            return now, starts
+        now = events[0][0]
+        while events and events[0][0] == now:
+            task = heapq.heappop(events)[1]
+            busy[processors[task]] = False
+            for successor in successors[task]:
+                pending[successor] -= 1
+                if not pending[successor]:
+                    heapq.heappush(ready[processors[successor]], (keys[successor], successor))
+
+
+def serial_starts(graph: ScheduleGraph, keys: Sequence[float]) -> tuple[float, list[float]]:
+    """Makespan and starts when tasks are appended to their processors in the order of their keys.
+
+    A processor may wait for a task while another one is ready, which the best schedule sometimes needs.
+    """
+    durations, processors, successors = graph.durations, graph.processors, graph.successors
+    pending, starts = list(graph.dependencies), [0.0] * len(durations)
+    free = [0.0] * (max(processors, default=-1) + 1)
+    eligible = [(keys[task], task) for task, count in enumerate(pending) if not count]
+    heapq.heapify(eligible)
+    while eligible:
+        task = heapq.heappop(eligible)[1]
+        processor = processors[task]
+        start = starts[task] = max(starts[task], free[processor])
+        end = free[processor] = start + durations[task]
+        for successor in successors[task]:
+            if end > starts[successor]:
+                starts[successor] = end
+            pending[successor] -= 1
+            if not pending[successor]:
+                heapq.heappush(eligible, (keys[successor], successor))
+    return max(free, default=0.0), starts

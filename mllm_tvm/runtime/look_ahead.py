@@ -1,0 +1,129 @@
+"""The look-ahead policy: compares a bounded number of schedules before the run and follows the best.
+
+What makes a schedule good here is that chunks are out of phase: while one is in its float functions another
+keeps the NPU busy. So the candidates order tasks by the length of the path that begins with them (critical
+path), with each chunk held back by a few tasks against the one before. Small graphs are also searched with
+a beam, over schedules in which a processor may wait on purpose.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator, Sequence
+
+from .beam_search import beam_search
+from .list_schedule import ScheduleGraph, dispatch_starts, lower_bound, serial_starts, tails
+from .policy import Policy
+from .tasks import TaskState
+
+STAGGERS = (2.0, 1.5, 3.0, 1.0, 2.5, 0.0, 4.0)
+"""How far each chunk is held back, in mean tasks of the critical path; likeliest first."""
+SMALL = 40
+"""Up to this many tasks a graph is searched with a beam too."""
+BEAMS = ((40, False), (40, True), (120, True))
+"""Its widths, and whether only equal partial schedules are merged."""
+_CLOSE = 1.002
+"""A schedule this near to the lower bound ends the look-ahead."""
+
+Starts = Sequence[float]
+
+
+class LookAhead(Policy):
+    """Follows the best schedule that a bounded look-ahead finds; never worse than the paper's on exact times.
+
+    Where the best schedule leaves a processor idle on purpose it waits; otherwise the planned order is a
+    priority only, and a free processor always takes the first ready task.
+    """
+
+    def __init__(self, state: TaskState) -> None:
+        super().__init__(state)
+        search = _Search(state)
+        self._starts, self._waits = search.best_starts, search.best_waits
+        self._ready: dict[str, list[tuple[float, int]]] = {}
+        self._planned: dict[str, list[int]] = {}
+        if self._waits:
+            for task in sorted(range(len(state.tasks)), key=self._key, reverse=True):
+                self._planned.setdefault(state.tasks[task].processor, []).append(task)
+
+    def on_ready(self, task: int) -> None:
+        if not self._waits:
+            processor = self._state.tasks[task].processor
+            heapq.heappush(self._ready.setdefault(processor, []), (self._starts[task], task))
+
+    def choose(self, processor: str) -> int | None:
+        if self._waits:
+            planned = self._planned.get(processor)
+            return planned.pop() if planned and not self._state.pending[planned[-1]] else None
+        ready = self._ready.get(processor)
+        return heapq.heappop(ready)[1] if ready else None
+
+    def _key(self, task: int) -> tuple[float, int]:
+        return self._starts[task], task
+
+
+class _Search:
+    """Tries schedules and keeps the shortest."""
+
+    def __init__(self, state: TaskState) -> None:
+        self._state = state
+        self._graph = ScheduleGraph.of(state)
+        self._tails = tails(self._graph)
+        self._good_enough = lower_bound(self._graph, self._tails) * _CLOSE
+        self._best = float("inf")
+        self.best_starts: Starts = ()
+        self.best_waits = False
+        """Whether the best schedule is one in which processors may wait."""
+        self._compare()
+
+    def _compare(self) -> None:
+        for keys in self._staggered_keys():
+            self._try(dispatch_starts, keys)
+            if self._best <= self._good_enough:
+                return
+        self._try(dispatch_starts, self._paper_starts())
+        if len(self._state.tasks) <= SMALL:
+            self._search_small()
+
+    def _try(
+        self, schedule: Callable[[ScheduleGraph, Starts], tuple[float, list[float]]], keys: Starts
+    ) -> None:
+        makespan, starts = schedule(self._graph, keys)
+        if makespan < self._best:
+            self._best, self.best_starts, self.best_waits = makespan, starts, schedule is serial_starts
+
+    def _staggered_keys(self) -> Iterator[list[float]]:
+        step = self._mean_step()
+        chunks = [task.chunk for task in self._state.tasks]
+        for stagger in STAGGERS:
+            delay = stagger * step
+            yield [delay * chunk - tail for chunk, tail in zip(chunks, self._tails, strict=True)]
+            if not any(chunks):
+                return
+
+    def _mean_step(self) -> float:
+        """Mean duration of the tasks on the critical path."""
+        task = max(range(len(self._tails)), key=self._tails.__getitem__, default=0)
+        steps = 1
+        while self._tails and self._graph.successors[task]:
+            task = max(self._graph.successors[task], key=self._tails.__getitem__)
+            steps += 1
+        return max(self._tails, default=0.0) / steps
+
+    def _paper_starts(self) -> list[float]:
+        """The schedule of the paper's rule."""
+        from .scheduler import simulate  # it imports the table of policies, which imports this file
+
+        starts = [0.0] * len(self._state.tasks)
+        index = {task.id: position for position, task in enumerate(self._state.tasks)}
+        processors = tuple(dict.fromkeys(task.processor for task in self._state.tasks))
+        for span in simulate(self._state.tasks, "paper", processors):
+            starts[index[span.task.id]] = span.start
+        return starts
+
+    def _search_small(self) -> None:
+        """Beam search, over ever more schedules, until one is as short as the lower bound."""
+        for width, exact in BEAMS:
+            order = beam_search(self._graph, self._tails, width, self._best, exact)
+            if order is not None:
+                position = {task: place for place, task in enumerate(order)}
+                self._try(serial_starts, [float(position[task]) for task in range(len(order))])
