@@ -7,7 +7,12 @@ from functools import cache
 from tvm import tirx
 from tvm.script import tirx as T  # noqa: N812
 
+from targets.cpu import vector_math
 from targets.cpu.kernel import KERNEL_ATTRS, column_panels
+
+# A tile of 8 x 32 sums takes 16 of 32 vector registers, and reuses each weight 8 times.
+_ROWS = 8
+_PANEL = 32
 
 
 @cache
@@ -19,7 +24,7 @@ def matmul_f32(K: int, N: int) -> tirx.PrimFunc:
     """
 
     @T.inline
-    def tile(x, w, y, row, col, rows, width):  # type: ignore[no-untyped-def]
+    def tile(x, y, row, col, rows, width, weight):  # type: ignore[no-untyped-def]
         acc = T.alloc_buffer((rows * width,), "float32", scope="local")
         for r in T.unroll(T.int64(rows)):
             for c in T.vectorized(T.int64(width)):
@@ -27,23 +32,36 @@ def matmul_f32(K: int, N: int) -> tirx.PrimFunc:
         for k in T.serial(T.int64(K)):
             for r in T.unroll(T.int64(rows)):
                 for c in T.vectorized(T.int64(width)):
-                    acc[r * width + c] = T.call_llvm_pure_intrin(
-                        "float32", "llvm.fma", x[row + r, k], w[k, col + c], acc[r * width + c]
-                    )
+                    acc[r * width + c] = vector_math.fma(x[row + r, k], weight(k, c), acc[r * width + c])
         for r in T.unroll(T.int64(rows)):
             for c in T.vectorized(T.int64(width)):
                 y[row + r, col + c] = acc[r * width + c]
 
     @T.inline
-    def row_blocks(x, w, y, count, rows, first, width, start, panels):  # type: ignore[no-untyped-def]
-        # The panel's weights stay in the second-level cache while all row blocks go over them.
+    def row_blocks(x, w, y, panel, blocks, start, panels, width):  # type: ignore[no-untyped-def]
+        for j in T.serial(T.int64(panels)):
+            # Rows of w that lie a multiple of 4 KiB apart would evict each other from the cache.
+            for k in T.serial(T.int64(K)):
+                for c in T.vectorized(T.int64(width)):
+                    panel[k * width + c] = w[k, start + j * width + c]
+            for i in T.serial(blocks):
+                tile(x, y, i * _ROWS, start + j * width, _ROWS, width, lambda k, c: panel[k * width + c])
+
+    @T.inline
+    def single_rows(x, w, y, first, count, start, panels, width):  # type: ignore[no-untyped-def]
         for j in T.serial(T.int64(panels)):
             for i in T.serial(count):
-                tile(x, w, y, first + i * rows, start + j * width, rows, width)
+                tile(
+                    x, y, first + i, start + j * width, 1, width, lambda k, c: w[k, start + j * width + c]
+                )  # fmt: skip
 
-    def all_columns(x, w, y, count, rows, first, widest):  # type: ignore[no-untyped-def]
-        for start, panels, width in column_panels(N, widest):
-            row_blocks(x, w, y, count, rows, first, width, start, panels)
+    def all_row_blocks(x, w, y, panel, blocks):  # type: ignore[no-untyped-def]
+        for columns in column_panels(N, _PANEL):
+            row_blocks(x, w, y, panel, blocks, *columns)
+
+    def all_single_rows(x, w, y, first, count):  # type: ignore[no-untyped-def]
+        for columns in column_panels(N, 4 * _PANEL):
+            single_rows(x, w, y, first, count, *columns)
 
     @T.prim_func(private=True, s_tir=True)
     def matmul(x_handle: T.handle, w_handle: T.handle, y_handle: T.handle) -> None:
@@ -53,7 +71,9 @@ def matmul_f32(K: int, N: int) -> tirx.PrimFunc:
         w = T.match_buffer(w_handle, (K, N), "float32")
         y = T.match_buffer(y_handle, (rows, N), "float32")
         with T.sblock("root"):
-            all_columns(x, w, y, rows // 8, 8, 0, 32)
-            all_columns(x, w, y, rows % 8, 1, rows // 8 * 8, 128)
+            if rows >= _ROWS:
+                panel = T.alloc_buffer((K * _PANEL,), "float32")
+                all_row_blocks(x, w, y, panel, rows // _ROWS)
+            all_single_rows(x, w, y, rows // _ROWS * _ROWS, rows % _ROWS)
 
     return matmul
