@@ -24,7 +24,7 @@ def matmul_f32(K: int, N: int) -> tirx.PrimFunc:
     """
 
     @T.inline
-    def tile(x, y, row, col, rows, width, weight):  # type: ignore[no-untyped-def]
+    def tile(x, w, y, row, w_col, y_col, rows, width):  # type: ignore[no-untyped-def]
         acc = T.alloc_buffer((rows * width,), "float32", scope="local")
         for r in T.unroll(T.int64(rows)):
             for c in T.vectorized(T.int64(width)):
@@ -32,10 +32,10 @@ def matmul_f32(K: int, N: int) -> tirx.PrimFunc:
         for k in T.serial(T.int64(K)):
             for r in T.unroll(T.int64(rows)):
                 for c in T.vectorized(T.int64(width)):
-                    acc[r * width + c] = vector_math.fma(x[row + r, k], weight(k, c), acc[r * width + c])
+                    acc[r * width + c] = vector_math.fma(x[row + r, k], w[k, w_col + c], acc[r * width + c])
         for r in T.unroll(T.int64(rows)):
             for c in T.vectorized(T.int64(width)):
-                y[row + r, col + c] = acc[r * width + c]
+                y[row + r, y_col + c] = acc[r * width + c]
 
     @T.inline
     def row_blocks(x, w, y, panel, blocks, start, panels, width):  # type: ignore[no-untyped-def]
@@ -43,17 +43,15 @@ def matmul_f32(K: int, N: int) -> tirx.PrimFunc:
             # Rows of w that lie a multiple of 4 KiB apart would evict each other from the cache.
             for k in T.serial(T.int64(K)):
                 for c in T.vectorized(T.int64(width)):
-                    panel[k * width + c] = w[k, start + j * width + c]
+                    panel[k, c] = w[k, start + j * width + c]
             for i in T.serial(blocks):
-                tile(x, y, i * _ROWS, start + j * width, _ROWS, width, lambda k, c: panel[k * width + c])
+                tile(x, panel, y, i * _ROWS, 0, start + j * width, _ROWS, width)
 
     @T.inline
     def single_rows(x, w, y, first, count, start, panels, width):  # type: ignore[no-untyped-def]
         for j in T.serial(T.int64(panels)):
             for i in T.serial(count):
-                tile(
-                    x, y, first + i, start + j * width, 1, width, lambda k, c: w[k, start + j * width + c]
-                )  # fmt: skip
+                tile(x, w, y, first + i, start + j * width, start + j * width, 1, width)
 
     def all_row_blocks(x, w, y, panel, blocks):  # type: ignore[no-untyped-def]
         for columns in column_panels(N, _PANEL):
@@ -72,7 +70,7 @@ def matmul_f32(K: int, N: int) -> tirx.PrimFunc:
         y = T.match_buffer(y_handle, (rows, N), "float32")
         with T.sblock("root"):
             if rows >= _ROWS:
-                panel = T.alloc_buffer((K * _PANEL,), "float32")
+                panel = T.alloc_buffer((K, _PANEL), "float32")
                 all_row_blocks(x, w, y, panel, rows // _ROWS)
             all_single_rows(x, w, y, rows // _ROWS * _ROWS, rows % _ROWS)
 
