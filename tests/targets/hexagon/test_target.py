@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import tvm
 
@@ -9,6 +11,7 @@ from targets.errors import TargetError
 from targets.hexagon.target import hexagon_target, host_target
 
 VERSIONS = [65, 66, 68, 69, 73, 75]
+NEWER = [79, 81]
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -22,7 +25,15 @@ def test_a_tag_has_the_attributes_tvm_gives_it(version: int) -> None:
     assert target.hvx_float == ("+hvx-qfloat" in of_tvm["mattr"])
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("version", NEWER)
+def test_a_tag_tvm_lacks_has_the_features_of_the_last_one_it_has(version: int) -> None:
+    target, last = hexagon_target(f"qcom/hexagon-v{version}"), hexagon_target("qcom/hexagon-v75")
+    assert target == replace(last, tag=target.tag, version=version)
+    with pytest.raises(ValueError, match=target.tag):
+        tvm.target.Target(target.tag)
+
+
+@pytest.mark.parametrize("version", VERSIONS + NEWER)
 def test_the_llvm_target_has_128_byte_hvx(version: int) -> None:
     target = hexagon_target(f"qcom/hexagon-v{version}").llvm_target()
     assert target.kind.name == "llvm"
