@@ -1,0 +1,319 @@
+"""Emits :class:`Tensor` expressions as the Relax function ``main`` (see docs/architecture.md)."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from tvm import ir, relax, tirx
+
+from mllm_tvm.errors import ModelError
+from mllm_tvm.frontend.onnx.dims import ONE, PAST, SEQ, Binding, Dim, row_axes, row_dims, token_axis
+from mllm_tvm.frontend.onnx.importer import Importer
+from mllm_tvm.frontend.onnx.names import Names
+from mllm_tvm.frontend.onnx.parameters import Parameter
+from mllm_tvm.frontend.onnx.tensor import Tensor, scalar, source
+
+
+class Emitter:
+    """Emits what an importer read.
+
+    Args:
+        importer: the activations and layers of the graph.
+        logits: its result, [1, seq, vocab].
+    """
+
+    def __init__(self, importer: Importer, logits: Tensor):
+        self.importer = importer
+        self.logits = logits
+        self.block = relax.BlockBuilder()
+        self.seq, self.past = tirx.Var("seq", "int64"), tirx.Var("past", "int64")
+        self.input_ids = relax.Var("input_ids", relax.TensorType([self.seq], "int32"))
+        self.positions = relax.Var("positions", relax.TensorType([self.seq], "int32"))
+        self.caches = [self._caches(i) for i in range(len(importer.layers))]
+        self.appended: list[tuple[relax.Var, relax.Var]] = []
+        self.names = Names(importer)
+        self.specs: dict[str, Parameter] = {}
+        self.parameters: dict[str, relax.Var] = {}
+        self.linears: dict[str, str] = {}
+        self.values: dict[Tensor, relax.Expr] = {}
+        self.tables: dict[str, tuple[str, relax.Expr]] = {}
+
+    def emit_module(self) -> ir.IRModule:
+        """The module; ``specs`` then holds its parameters, in argument order."""
+        with self.block.function("main", attrs={"num_input": 2 + 2 * len(self.caches)}):
+            with self.block.dataflow():
+                for tensor in _needed(self.logits):
+                    self.values[tensor] = self._emit(tensor)
+                caches = [cache for pair in self.appended for cache in pair]
+                result = self.block.emit_output(relax.Tuple([self.values[self.logits], *caches]))
+            inputs = [self.input_ids, self.positions, *(cache for pair in self.caches for cache in pair)]
+            self.block.emit_func_output(result, [*inputs, *self.parameters.values()])
+        module = self.block.get()
+        relax.analysis.well_formed(module)
+        return module
+
+    def _caches(self, index: int) -> tuple[relax.Var, relax.Var]:
+        layer = self.importer.layers[index]
+        cache = relax.TensorType([self.past, layer.kv_heads, layer.head_dim], "float32")
+        return relax.Var(f"k_cache_{index}", cache), relax.Var(f"v_cache_{index}", cache)
+
+    def _emit(self, x: Tensor) -> relax.Expr:
+        if x.op not in EMITTERS:
+            raise ModelError(
+                f"{self.importer.file.path}: a result of {x.op} is used outside of attention and norms: expected "
+                "a decoder whose attention is softmax(q k^T) v"
+            )
+        return EMITTERS[x.op](self, x)
+
+    def emit(self, expr: relax.Expr) -> relax.Var:
+        return self.block.emit(expr)
+
+    def extents(self, dims: Sequence[Dim]) -> list[relax.Expr | int]:
+        """A shape in terms of ``seq`` and ``past``."""
+        symbolic = {PAST: self.past, SEQ: self.seq, Dim(seq=1, past=1): self.past + self.seq}
+        return [dim.const if dim.is_static else symbolic[dim] for dim in dims]
+
+    def parameter(self, name: str, spec: Parameter) -> relax.Var:
+        """A parameter of ``main``, made at its first use."""
+        if name not in self.parameters:
+            self.specs[name] = spec
+            self.parameters[name] = relax.Var(name, relax.TensorType(spec.shape, spec.dtype))
+        return self.parameters[name]
+
+    def constant(self, x: Tensor) -> np.ndarray:
+        """The array of a ``const``."""
+        array = self.importer.evaluate(x, self.importer.probes[0])
+        array = array.T if x.attrs.get("transposed") else array
+        if "repeat" in x.attrs:
+            array = np.concatenate([array] * x.attrs["repeat"], axis=-1)
+        return array
+
+    def weight(self, x: Tensor, shape: Sequence[int] | None = None, keep_float16: bool = False) -> relax.Var:
+        """A ``const`` as a parameter of the given shape (its own, if None)."""
+        own = tuple(dim.const for dim in x.dims)
+        dtype = "float16" if keep_float16 and self.importer.stored_dtype(x) == np.float16 else "float32"
+        spec = Parameter(own if shape is None else tuple(shape), dtype, lambda: self.constant(x))
+        return self.parameter(self.names.parameter(x, (*spec.shape, dtype)), spec)
+
+    def rows(self, x: Tensor) -> relax.Expr:
+        """``x`` in its layout: an activation, a row of a table for each token, or a constant."""
+        if x.op == "table":
+            return self._table(x)
+        if x.op == "const":
+            value = scalar(x)
+            if value is not None:
+                return relax.const(np.float32(value), "float32")
+            return self.weight(x, [dim.const for dim in row_dims(x.dims)])
+        return self.values[x]
+
+    def _table(self, x: Tensor) -> relax.Expr:
+        name = str(x.attrs["name"])
+        axis = token_axis(x.dims)
+        if axis is None or x.dims[axis] != SEQ:
+            raise ModelError(
+                f"{self.importer.file.path}: value {name} has one row for each earlier token: expected a table of "
+                "positions of the new ones"
+            )
+        array = position_table(self.importer, x, axis)
+        key = hashlib.sha256(array.tobytes()).hexdigest() + str(array.shape)
+        if key not in self.tables:  # exporters repeat the angles in every layer
+            spec = Parameter(array.shape, "float32", lambda: position_table(self.importer, x, axis))
+            table = self.parameter(self.names.table(name), spec)
+            rows = self.emit(relax.op.take(table, self.positions, axis=0, mode="clip"))
+            self.tables[key] = (table.name, rows)
+        return self.tables[key][1]
+
+    def aligned(self, operand: Tensor, result: Tensor) -> relax.Expr:
+        """An operand of an elementwise operation, with axes of extent 1 where it is broadcast."""
+        rows = self.rows(operand)
+        offset = len(result.dims) - len(operand.dims)
+        present = [axis + offset for axis in row_axes(operand.dims)]
+        missing = [i for i, axis in enumerate(row_axes(result.dims)) if axis not in present]
+        # Leading axes are broadcast without being there.
+        first = min((i for i, axis in enumerate(row_axes(result.dims)) if axis in present), default=math.inf)
+        added = [i for i in missing if i > first]
+        return self.emit(relax.op.expand_dims(rows, added)) if added else rows
+
+    def heads(self, x: Tensor, count: int, size: int) -> relax.Expr:
+        """[tokens, heads, head_dim], also when one of them is 1 and therefore not in the layout."""
+        dims = row_dims(x.dims)
+        wanted = (dims[0], Dim(const=count), Dim(const=size))
+        rows = self.rows(x)
+        return rows if dims == wanted else self.emit(relax.op.reshape(rows, self.extents(wanted)))
+
+    def append(self, layer: int, rows: tuple[Tensor, Tensor]) -> tuple[relax.Var, relax.Var]:
+        """A layer's whole caches: earlier tokens' rows, then the new ones."""
+        info = self.importer.layers[layer]
+        pair = []
+        for cache, new in zip(self.caches[layer], rows, strict=True):
+            new = new.inputs[1] if new.op == "append" else new
+            found = self.heads(new, info.kv_heads, info.head_dim)
+            pair.append(self.emit(relax.op.concat([cache, found], axis=0)))
+        self.appended.append((pair[0], pair[1]))
+        return pair[0], pair[1]
+
+
+def _needed(result: Tensor) -> list[Tensor]:
+    """What ``result`` is computed from, each before its users; constants and tables left out."""
+    order: list[Tensor] = []
+    done: set[Tensor] = set()
+    stack = [(result, False)]
+    while stack:
+        x, ready = stack.pop()
+        if ready:
+            order.append(x)
+        elif x not in done and x.op not in ("const", "table", "cache"):
+            done.add(x)
+            stack.append((x, True))
+            stack += [(read, False) for read in reversed(_reads(x))]
+    return order
+
+
+def _reads(x: Tensor) -> list[Tensor]:
+    if x.op != "attention":
+        return list(x.inputs)
+    # Appends are emitted with the attention that reads them.
+    return [y.inputs[1] if y.op == "append" else y for y in x.inputs]
+
+
+def position_table(importer: Importer, x: Tensor, axis: int) -> np.ndarray:
+    """Float32 [max_positions, ...]: the rows of a ``table`` for all positions.
+
+    Raises:
+        ModelError: a row depends on more than its token's position.
+    """
+
+    def rows(binding: Binding, keep: bool) -> np.ndarray:
+        array = np.moveaxis(importer.evaluator.value(str(x.attrs["name"]), binding, keep), axis, 0)
+        static = [dim.const for i, dim in enumerate(x.dims) if i != axis and dim != ONE]
+        return np.asarray(array.reshape([binding.seq, *static]), np.float32)
+
+    table = rows(Binding(importer.max_positions, 0), keep=False)
+    for probe in importer.probes:
+        if probe.past + probe.seq > importer.max_positions:
+            continue
+        if not np.array_equal(rows(probe, keep=True), table[probe.past : probe.past + probe.seq]):
+            raise ModelError(
+                f"{importer.file.path}: value {x.attrs['name']} depends on more than the tokens' positions: such "
+                "position embeddings are not supported"
+            )
+    return table
+
+
+Emit = Callable[[Emitter, Tensor], relax.Expr]
+
+
+def _unary(op: Callable[[relax.Expr], relax.Expr]) -> Emit:
+    return lambda e, x: e.emit(op(e.rows(x.inputs[0])))
+
+
+def _elementwise(op: Callable[..., relax.Expr]) -> Emit:
+    return lambda e, x: e.emit(op(*(e.aligned(operand, x) for operand in x.inputs)))
+
+
+def _embedding(e: Emitter, x: Tensor) -> relax.Expr:
+    table = e.weight(x.inputs[0], keep_float16=True)
+    rows = e.emit(relax.op.take(table, e.input_ids, axis=0, mode="clip"))
+    return e.emit(relax.op.astype(rows, "float32"))
+
+
+def _linear(e: Emitter, x: Tensor) -> relax.Expr:
+    weight = e.weight(x.inputs[1])
+    e.linears[weight.name] = str(e.importer.stored_dtype(x.inputs[1]))
+    return e.emit(relax.op.matmul(e.rows(x.inputs[0]), weight))
+
+
+def _reciprocal(e: Emitter, x: Tensor) -> relax.Expr:
+    return e.emit(relax.op.divide(relax.const(1.0, "float32"), e.rows(x.inputs[0])))
+
+
+def _reshape(e: Emitter, x: Tensor) -> relax.Expr:
+    return e.emit(relax.op.reshape(e.rows(x.inputs[0]), e.extents(row_dims(x.dims))))
+
+
+def _expand(e: Emitter, x: Tensor) -> relax.Expr:
+    return e.emit(relax.op.broadcast_to(e.aligned(x.inputs[0], x), e.extents(row_dims(x.dims))))
+
+
+def _slice(e: Emitter, x: Tensor) -> relax.Expr:
+    attrs = x.attrs
+    steps = None if attrs["step"] == 1 else [attrs["step"]]
+    rows = e.rows(x.inputs[0])
+    part = e.emit(relax.op.strided_slice(rows, [attrs["axis"]], [attrs["start"]], [attrs["stop"]], steps))
+    # An axis of one element is left out of the layout.
+    removed = len(row_dims(x.dims)) < len(row_dims(x.inputs[0].dims))
+    return e.emit(relax.op.squeeze(part, [attrs["axis"]])) if removed else part
+
+
+def _concat(e: Emitter, x: Tensor) -> relax.Expr:
+    parts = [e.aligned(part, x) for part in x.inputs]
+    return e.emit(relax.op.concat(parts, axis=row_axes(x.dims).index(x.attrs["axis"])))
+
+
+def _mean(e: Emitter, x: Tensor) -> relax.Expr:
+    source_axes = row_axes(x.inputs[0].dims)
+    axes = [source_axes.index(axis) for axis in x.attrs["axes"] if axis in source_axes]
+    return e.emit(relax.op.mean(e.rows(x.inputs[0]), axes, keepdims=False))
+
+
+def _norm_weight(e: Emitter, x: Tensor, weight: Tensor | None, fill: float) -> relax.Expr:
+    size = x.dims[-1].const
+    if weight is not None:
+        return e.weight(weight, [size])
+    name = f"{'ones' if fill else 'zeros'}.{size}"
+    return e.parameter(name, Parameter((size,), "float32", lambda: np.full(size, fill, np.float32)))
+
+
+def _rms_norm(e: Emitter, x: Tensor) -> relax.Expr:
+    weight = _norm_weight(e, x, x.inputs[1] if len(x.inputs) > 1 else None, 1.0)
+    rows = e.rows(x.inputs[0])
+    return e.emit(relax.op.nn.rms_norm(rows, weight, axes=[-1], epsilon=x.attrs["epsilon"]))
+
+
+def _layer_norm(e: Emitter, x: Tensor) -> relax.Expr:
+    weight = _norm_weight(e, x, x.inputs[1] if len(x.inputs) > 1 else None, 1.0)
+    bias = _norm_weight(e, x, x.inputs[2] if len(x.inputs) > 2 else None, 0.0)
+    rows = e.rows(x.inputs[0])
+    return e.emit(relax.op.nn.layer_norm(rows, weight, bias, axes=[-1], epsilon=x.attrs["epsilon"]))
+
+
+def _attention(e: Emitter, x: Tensor) -> relax.Expr:
+    info = e.importer.layers[x.attrs["layer"]]
+    query, key, value = x.inputs
+    q = e.heads(query, info.heads, info.head_dim)
+    k, v = e.append(x.attrs["layer"], (key, value))
+    q, k, v = (e.emit(relax.op.expand_dims(y, [0])) for y in (q, k, v))
+    usual = math.isclose(x.attrs["scale"], info.head_dim**-0.5, rel_tol=1e-5)
+    scale = None if usual else tirx.FloatImm("float32", x.attrs["scale"])
+    mixed = e.emit(relax.op.nn.attention(q, k, v, scale=scale, causal_mask="BottomRight"))
+    return e.emit(relax.op.reshape(mixed, e.extents(row_dims(x.dims))))
+
+
+EMITTERS: dict[str, Emit] = {
+    **{
+        op: _elementwise(getattr(relax.op, op))
+        for op in ("add", "divide", "maximum", "minimum", "multiply", "power", "subtract")
+    },
+    **{op: _unary(getattr(relax.op, op)) for op in ("abs", "erf", "exp", "negative", "sigmoid", "sqrt", "tanh")},
+    **{op: _unary(getattr(relax.op.nn, op)) for op in ("gelu", "gelu_tanh", "relu", "silu")},
+    "attention": _attention,
+    "concat": _concat,
+    "embedding": _embedding,
+    "expand": _expand,
+    "input_ids": lambda e, x: e.input_ids,
+    "layer_norm": _layer_norm,
+    "linear": _linear,
+    "mean": _mean,
+    "normalized": _rms_norm,
+    "permute": lambda e, x: e.emit(relax.op.permute_dims(e.rows(x.inputs[0]), x.attrs["order"])),
+    "reciprocal": _reciprocal,
+    "reshape": _reshape,
+    "rms_norm": _rms_norm,
+    "slice": _slice,
+    "standardized": _layer_norm,
+    "view": lambda e, x: e.values[source(x)],
+}
+"""Operation -> how it is emitted."""

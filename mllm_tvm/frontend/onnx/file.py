@@ -1,0 +1,143 @@
+"""An ONNX file: its graph, and its weights read when asked for, also from external data files."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.inliner
+from onnx import numpy_helper
+
+from mllm_tvm.errors import ModelError
+
+DOMAINS = ("", "ai.onnx", "com.microsoft")
+
+
+@dataclass(frozen=True)
+class ExternalData:
+    """Where a weight lies outside of the ONNX file."""
+
+    file: Path
+    offset: int
+    length: int
+
+
+class OnnxFile:
+    """A checked ONNX file. Nothing of it is run; external data stay on disk until read.
+
+    Raises:
+        ModelError: the file is missing, damaged or not ONNX, or its external data are missing, truncated or
+            outside of its directory.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.model = _read(path)
+        self.graph = self.model.graph
+        if self.graph.sparse_initializer:
+            raise ModelError(f"{path}: sparse weights are not supported: export dense ones")
+        self.initializers = {tensor.name: tensor for tensor in self.graph.initializer}
+        self.external = {
+            name: _locate(path, tensor)
+            for name, tensor in self.initializers.items()
+            if tensor.data_location == onnx.TensorProto.EXTERNAL
+        }
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a weight."""
+        return tuple(self.initializers[name].dims)
+
+    def dtype(self, name: str) -> np.dtype[Any]:
+        """The dtype of a weight."""
+        return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(self.initializers[name].data_type))
+
+    def read(self, name: str) -> np.ndarray:
+        """A weight in its stored dtype."""
+        tensor = self.initializers[name]
+        if name not in self.external:
+            return self.to_array(tensor)
+        where = self.external[name]
+        dtype = self.dtype(name)
+        flat = np.fromfile(where.file, dtype, where.length // dtype.itemsize, offset=where.offset)
+        return flat.reshape(self.shape(name))
+
+    def to_array(self, tensor: onnx.TensorProto) -> np.ndarray:
+        """A tensor stored in the file itself."""
+        try:
+            return np.asarray(numpy_helper.to_array(tensor))
+        except (ValueError, TypeError, KeyError) as error:
+            raise ModelError(
+                f"{self.path}: tensor {tensor.name} is damaged ({error}): export the model again"
+            ) from None
+
+    def content_hash(self, *more: Path) -> str:
+        """SHA-256 (hex) of the file, its external data files and the files ``more``."""
+        digest = hashlib.sha256()
+        files = dict.fromkeys((*more, self.path, *(where.file for where in self.external.values())))
+        for file in files:
+            with file.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+        return digest.hexdigest()
+
+    def nodes(self) -> Iterator[onnx.NodeProto]:
+        """The nodes in the order of the file, which the format requires to be topological."""
+        yield from self.graph.node
+
+
+def _read(path: Path) -> onnx.ModelProto:
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except FileNotFoundError:
+        raise ModelError(f"{path} is missing: expected an ONNX file") from None
+    except Exception as error:  # protobuf's decoding error differs between its implementations
+        raise ModelError(f"{path} is not an ONNX file ({error}): export the model again") from None
+    if not model.graph.node or not model.graph.output:
+        raise ModelError(f"{path} is not an ONNX model: its graph is empty; export the model again")
+    if not model.functions:
+        return model
+    try:
+        return onnx.inliner.inline_local_functions(model)
+    except Exception as error:
+        raise ModelError(f"{path}: its functions cannot be inlined ({error})") from None
+
+
+def _locate(path: Path, tensor: onnx.TensorProto) -> ExternalData:
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    location = entries.get("location", "")
+    file = path.parent / location
+    # Only files beside or below the model: a location may come from anyone.
+    if not location or not file.resolve().is_relative_to(path.parent.resolve()):
+        raise ModelError(
+            f"{path}: weight {tensor.name}: external data at {location!r}: expected a file in {path.parent}"
+        )
+    if not file.is_file():
+        raise ModelError(
+            f"{file} is missing: {path.name} keeps the weight {tensor.name} in it; copy it beside {path.name}"
+        )
+    return _check_extent(path, tensor, file, entries)
+
+
+def _check_extent(path: Path, tensor: onnx.TensorProto, file: Path, entries: dict[str, str]) -> ExternalData:
+    try:
+        dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
+        offset = int(entries.get("offset", 0))
+        needed = int(np.prod(tensor.dims, dtype=np.int64)) * dtype.itemsize
+        length = int(entries.get("length", needed))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{path}: weight {tensor.name}: damaged external data entry ({error})") from None
+    if length != needed or offset < 0:
+        raise ModelError(
+            f"{path}: weight {tensor.name}: expected {needed} bytes for shape {list(tensor.dims)}, "
+            f"found {length} at offset {offset}"
+        )
+    if offset + length > file.stat().st_size:
+        raise ModelError(
+            f"{file} is truncated: weight {tensor.name} ends at byte {offset + length}, "
+            f"the file has {file.stat().st_size}; copy or export it again"
+        )
+    return ExternalData(file, offset, length)

@@ -1,0 +1,272 @@
+"""Rules of the plain ONNX operators on activations."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mllm_tvm.frontend.onnx import attention, norms
+from mllm_tvm.frontend.onnx.dims import ONE, Dim, Dims, fit, text
+from mllm_tvm.frontend.onnx.importer import Importer, Node, Rule, embedding
+from mllm_tvm.frontend.onnx.numpy_ops import axes_of, reshape_target, slices, split_sizes
+from mllm_tvm.frontend.onnx.tensor import (
+    Tensor,
+    Unsupported,
+    broadcast,
+    concat,
+    cut,
+    elementwise,
+    expand,
+    reshape,
+    source,
+    transpose,
+    view,
+)
+
+_ELEMENTWISE = {
+    "Abs": "abs",
+    "Erf": "erf",
+    "Exp": "exp",
+    "Max": "maximum",
+    "Min": "minimum",
+    "Neg": "negative",
+    "Pow": "power",
+    "Reciprocal": "reciprocal",
+    "Relu": "relu",
+    "Sigmoid": "sigmoid",
+    "Sqrt": "sqrt",
+    "Sub": "subtract",
+    "Tanh": "tanh",
+}
+
+
+def _elementwise(op: str) -> Rule:
+    def rule(_: Importer, node: Node) -> Tensor:
+        operands = [node.operand(slot) for slot in range(len(node.proto.input))]
+        return elementwise(op, *operands)
+
+    return rule
+
+
+def _same(_: Importer, node: Node) -> Tensor:
+    """Identity, Dropout, and Cast: activations are float32 whatever the file says, token ids int32."""
+    return node.operand(0)
+
+
+def _cast(importer: Importer, node: Node) -> Tensor:
+    x = node.operand(0)
+    floating = node.attrs["to"] in (1, 10, 16)
+    if floating == (source(x).op == "input_ids"):
+        raise Unsupported("casts activations to integers or token ids to floats: expected neither")
+    return x
+
+
+def _matmul(importer: Importer, node: Node) -> Tensor:
+    a, b = node.operand(0), node.operand(1)
+    if b.op == "const":
+        return linear(a, b)
+    probabilities = attention.match_probabilities(a)
+    if probabilities is not None:
+        scores = attention.match_scores(probabilities.inputs[0])
+        if b.dims[-1] != Dim(const=scores.head_dim):
+            raise Unsupported(f"mixes values {text(b.dims)}: expected heads of {scores.head_dim}")
+        dims = (*a.dims[:-1], b.dims[-1])
+        return importer.attend(node.proto, scores, scores.key, b, dims)
+    if "const" in (a.op, b.op) or len(a.dims) < 3 or len(b.dims) < 3:
+        raise Unsupported(f"multiplies {text(a.dims)} and {text(b.dims)}: expected activations by a weight [K, N]")
+    return Tensor("scores", (a, b), (*broadcast(a.dims[:-2], b.dims[:-2]), a.dims[-2], b.dims[-1]))
+
+
+def linear(x: Tensor, weight: Tensor) -> Tensor:
+    """``x [..., K] @ weight [K, N]``."""
+    if len(weight.dims) != 2 or x.dims[-1] != weight.dims[0] or x.op == "const":
+        raise Unsupported(f"multiplies {text(x.dims)} by {text(weight.dims)}: expected a weight [K, N]")
+    return Tensor("linear", (x, weight), (*x.dims[:-1], weight.dims[1]))
+
+
+def _gemm(importer: Importer, node: Node) -> Tensor:
+    attrs = node.attrs
+    if attrs.get("transA") or attrs.get("alpha", 1.0) != 1.0 or attrs.get("beta", 1.0) != 1.0:
+        raise Unsupported("expected transA = 0 and alpha = beta = 1")
+    weight = node.operand(1)
+    if weight.op != "const" or len(weight.dims) != 2:
+        raise Unsupported("expected a constant weight")
+    if attrs.get("transB"):
+        weight = Tensor("const", (), weight.dims[::-1], {**weight.attrs, "transposed": True})
+    y = linear(node.operand(0), weight)
+    return norms.add(y, node.operand(2)) if node.has(2) else y
+
+
+def _gather(importer: Importer, node: Node) -> Tensor:
+    x, indices = node.operand(0), node.operand(1)
+    if x.op == "const" and node.attrs.get("axis", 0) == 0:
+        return embedding(x, indices)
+    axis = node.attrs.get("axis", 0) % len(x.dims)
+    if not x.dims[axis].is_static:
+        raise Unsupported("picks some of the tokens: expected one result (logits) for each; export all of them")
+    index = int(importer.static(node.proto.input[1]).item()) if indices.dims in ((), (ONE,)) else None
+    if index is None:
+        raise Unsupported("picks several elements of an activation: expected one")
+    part = cut(x, axis, index % x.dims[axis].const, index % x.dims[axis].const + 1)
+    return view(part, (*x.dims[:axis], *indices.dims, *x.dims[axis + 1 :]))
+
+
+def _reshape(importer: Importer, node: Node) -> Tensor:
+    x = node.operand(0)
+    shapes = []
+    for probe, target in zip(importer.probes, importer.probe(node.proto.input[1]), strict=True):
+        shape = [dim.at(probe) for dim in x.dims]
+        shapes.append(reshape_target(shape, list(target), bool(node.attrs.get("allowzero"))))
+    return reshape(x, _fitted(importer, shapes))
+
+
+def _flatten(importer: Importer, node: Node) -> Tensor:
+    x, axis = node.operand(0), node.attrs.get("axis", 1)
+    shapes = [[dim.at(probe) for dim in x.dims] for probe in importer.probes]
+    return reshape(x, _fitted(importer, [[int(np.prod(s[:axis])), int(np.prod(s[axis:]))] for s in shapes]))
+
+
+def _fitted(importer: Importer, shapes: list[list[int]]) -> Dims:
+    dims = fit(importer.probes, shapes)
+    if dims is None:
+        raise Unsupported(f"has a shape ({shapes[0]} for {importer.probes[0]}) that is not affine in the lengths")
+    return dims
+
+
+def _transpose(_: Importer, node: Node) -> Tensor:
+    x = node.operand(0)
+    return transpose(x, node.attrs.get("perm", range(len(x.dims))[::-1]))
+
+
+def _unsqueeze(_: Importer, node: Node) -> Tensor:
+    x = node.operand(0)
+    axes = axes_of(node.attrs, node.static(1)) or []
+    rank = len(x.dims) + len(axes)
+    added = {axis % rank for axis in axes}
+    rest = iter(x.dims)
+    return view(x, tuple(ONE if axis in added else next(rest) for axis in range(rank)))
+
+
+def _squeeze(_: Importer, node: Node) -> Tensor:
+    x = node.operand(0)
+    axes = axes_of(node.attrs, node.static(1))
+    every = [i for i, dim in enumerate(x.dims) if dim == ONE]
+    removed = {axis % len(x.dims) for axis in (every if axes is None else axes)}
+    if not removed <= set(every):
+        raise Unsupported(f"squeezes axes {sorted(removed)} of {text(x.dims)}: expected axes of extent 1")
+    return view(x, tuple(dim for i, dim in enumerate(x.dims) if i not in removed))
+
+
+def _expand(importer: Importer, node: Node) -> Tensor:
+    x = node.operand(0)
+    target = fit(importer.probes, [list(map(int, shape)) for shape in importer.probe(node.proto.input[1])])
+    if target is None:
+        raise Unsupported("expands to a shape that is not affine in the lengths")
+    return expand(x, target)
+
+
+def _slice(importer: Importer, node: Node) -> Tensor:
+    x = node.operand(0)
+    given = list(zip(*(node.probe(slot) for slot in range(1, 5)), strict=True))
+    for axis in range(len(x.dims)):
+        found = {
+            slices(len(x.dims), node.attrs, arrays)[axis].indices(x.dims[axis].at(probe))
+            + (x.dims[axis].at(probe),)
+            for probe, arrays in zip(importer.probes, given, strict=True)
+        }
+        if all((start, stop, step) == (0, extent, 1) for start, stop, step, extent in found):
+            continue
+        if not x.dims[axis].is_static or len(found) != 1:
+            raise Unsupported(
+                "keeps some of the tokens: expected one result (logits) for each; export all of them"
+            )
+        start, stop, step, _ = found.pop()
+        x = cut(x, axis, start, stop, step)
+    return x
+
+
+def _split(importer: Importer, node: Node) -> list[Tensor | None]:
+    x = node.operand(0)
+    axis = node.attrs.get("axis", 0) % len(x.dims)
+    if not x.dims[axis].is_static:
+        raise Unsupported("splits the tokens: expected to keep them together")
+    attrs = {"num_outputs": len(node.proto.output), **node.attrs}
+    ends = np.cumsum(split_sizes(attrs, x.dims[axis].const, node.static(1)))
+    return [cut(x, axis, int(start), int(end)) for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def _concat(_: Importer, node: Node) -> Tensor:
+    parts = [node.operand(slot) for slot in range(len(node.proto.input))]
+    return concat(parts, node.attrs["axis"])
+
+
+def _mean(_: Importer, node: Node) -> Tensor:
+    x = node.operand(0)
+    axes = axes_of(node.attrs, node.static(1)) or list(range(len(x.dims)))
+    axes = sorted(axis % len(x.dims) for axis in axes)
+    keep = bool(node.attrs.get("keepdims", 1))
+    if any(not x.dims[axis].is_static for axis in axes):
+        raise Unsupported("averages over the tokens: expected each token on its own")
+    dims = [ONE if i in axes else dim for i, dim in enumerate(x.dims) if keep or i not in axes]
+    return Tensor("mean", (x,), tuple(dims), {"axes": axes, "keepdims": keep})
+
+
+def _softmax(_: Importer, node: Node) -> Tensor:
+    x = node.operand(0)
+    if node.attrs.get("axis", -1) not in (-1, len(x.dims) - 1):
+        raise Unsupported("expected the last axis")
+    return Tensor("softmax", (x,), x.dims)
+
+
+def _where(_: Importer, node: Node) -> Tensor:
+    operands = tuple(node.operand(slot) for slot in range(3))
+    return Tensor("where", operands, broadcast(*(x.dims for x in operands)))
+
+
+def _layer_norm(_: Importer, node: Node) -> Tensor:
+    x = node.operand(0)
+    if node.attrs.get("axis", -1) not in (-1, len(x.dims) - 1):
+        raise Unsupported("expected the last axis")
+    operands = tuple(node.operand(slot) for slot in range(len(node.proto.input)))
+    return Tensor("layer_norm", operands, x.dims, {"epsilon": node.attrs.get("epsilon", 1e-5)})
+
+
+def _gelu(_: Importer, node: Node) -> Tensor:
+    op = "gelu_tanh" if node.attrs.get("approximate") == "tanh" else "gelu"
+    return elementwise(op, node.operand(0))
+
+
+def _swish(_: Importer, node: Node) -> Tensor:
+    if node.attrs.get("alpha", 1.0) != 1.0:
+        raise Unsupported("expected alpha = 1")
+    return elementwise("silu", node.operand(0))
+
+
+RULES: dict[str, Rule] = {
+    **{name: _elementwise(op) for name, op in _ELEMENTWISE.items()},
+    "Add": lambda _, node: norms.add(node.operand(0), node.operand(1)),
+    "Cast": _cast,
+    "Concat": _concat,
+    "Div": lambda _, node: norms.divide(node.operand(0), node.operand(1)),
+    "Dropout": _same,
+    "Expand": _expand,
+    "Flatten": _flatten,
+    "Gather": _gather,
+    "Gelu": _gelu,
+    "Gemm": _gemm,
+    "Identity": _same,
+    "IsNaN": lambda _, node: Tensor("is_nan", (node.operand(0),), node.operand(0).dims),
+    "LayerNormalization": _layer_norm,
+    "MatMul": _matmul,
+    "Mul": lambda _, node: norms.multiply(node.operand(0), node.operand(1)),
+    "ReduceMean": _mean,
+    "Reshape": _reshape,
+    "Slice": _slice,
+    "Softmax": _softmax,
+    "Split": _split,
+    "Squeeze": _squeeze,
+    "Swish": _swish,
+    "Transpose": _transpose,
+    "Unsqueeze": _unsqueeze,
+    "Where": _where,
+}
+"""Operator -> its rule."""
