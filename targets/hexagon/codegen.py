@@ -17,13 +17,6 @@ _SYSTEM_LIB_PREFIX = "mllm_"
 _KERNEL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 
 
-def host_target() -> tvm.target.Target:
-    """The LLVM target of this CPU, with every instruction set extension the CPU has."""
-    cpu = tvm.target.codegen.llvm_get_system_cpu()
-    triple = tvm.target.codegen.llvm_get_system_triple()
-    return tvm.target.Target({"kind": "llvm", "mtriple": triple, "mcpu": cpu})
-
-
 def build_object(kernels: Mapping[str, tirx.PrimFunc], target: tvm.target.Target, path: Path) -> None:
     """Compile ``kernels`` (name -> PrimFunc) for ``target`` into the relocatable object file ``path``.
 

@@ -19,12 +19,13 @@ import tvm_ffi
 from targets.errors import DeviceError
 from targets.hexagon.process import DeviceProcess
 from targets.hexagon.toolchain import find_qemu
-from targets.hexagon.tracker import connect_device
+from targets.hexagon.tracker import Tracker, connect_device
 
 _TRACKER = re.compile(r"tracker://(?P<host>[^/:]+):(?P<port>\d{1,5})/(?P<key>.+)")
 _RPC_PREFIX = "RPCError: Error caught from RPC call:\n"
 _DTYPE_KINDS = "biuf"
 _WINDOW_BYTES = 4 << 20
+_FREE_DEVICE_SECONDS = 60.0
 
 
 class Counters(NamedTuple):
@@ -212,7 +213,8 @@ def open_session(device: str, server: Path) -> DeviceSession:
     match = _TRACKER.fullmatch(device)
     if match is None:
         raise DeviceError(f"unknown device {device!r}: expected 'qemu', 'host' or 'tracker://host:port/key'")
-    return DeviceSession(device, connect_device(match["host"], int(match["port"]), match["key"], server))
+    tracker = Tracker.parse(f"{match['host']}:{match['port']}")
+    return DeviceSession(device, connect_device(tracker, match["key"], server, _FREE_DEVICE_SECONDS).rpc)
 
 
 def _open_local(device: str, command: list[str]) -> DeviceSession:

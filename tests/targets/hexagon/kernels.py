@@ -9,7 +9,8 @@ import pytest
 import tvm
 from tvm import te, tirx
 
-from targets.hexagon.codegen import build_object, host_target
+from targets.hexagon.codegen import build_object
+from targets.hexagon.target import host_target
 from targets.hexagon.toolchain import ServerKind, link_server
 
 SLOW_SIZE = 1024

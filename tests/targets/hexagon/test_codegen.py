@@ -9,7 +9,8 @@ import pytest
 from tvm import te, tirx
 
 from targets.errors import ToolchainError
-from targets.hexagon.codegen import build_object, host_target
+from targets.hexagon.codegen import build_object
+from targets.hexagon.target import host_target
 from tests.targets.hexagon.kernels import add_kernel, hexagon_target
 
 ELF_RELOCATABLE = 1

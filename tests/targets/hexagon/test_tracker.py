@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -12,12 +16,12 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-import tvm.rpc.server
 import tvm.rpc.tracker
 
 from targets.errors import DeviceError
+from targets.hexagon.farm import Farm
 from targets.hexagon.session import DeviceSession, open_session
-from targets.hexagon.tracker import self_contained_launcher
+from targets.hexagon.tracker import Tracker, self_contained_launcher
 from tests.targets.hexagon.kernels import build_server, needs_qemu
 
 pytestmark = needs_qemu
@@ -39,13 +43,10 @@ def tracker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         patch.setattr(tempfile, "tempdir", None)
         port = free_port()
         tracker = tvm.rpc.tracker.Tracker("127.0.0.1", port=port, port_end=port + 100, silent=True)
-        address = ("127.0.0.1", tracker.port)
-        device = tvm.rpc.server.Server(
-            "127.0.0.1", port=port + 1, port_end=port + 200, key=KEY, tracker_addr=address, silent=True
-        )
-    wait_for_registration(address)
-    yield f"127.0.0.1:{tracker.port}"
-    device.terminate()
+        address = Tracker("127.0.0.1", tracker.port)
+        farm = Farm(address, 1, KEY)
+    with farm:
+        yield f"{address.host}:{address.port}"
     tracker.terminate()
 
 
@@ -53,15 +54,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def wait_for_registration(address: tuple[str, int]) -> None:
-    deadline = time.monotonic() + 30
-    client = tvm.rpc.connect_tracker(*address)
-    while KEY not in client.summary()["queue_info"]:
-        assert time.monotonic() < deadline, "the device did not register with the tracker"
-        time.sleep(0.05)
-    client.close()
 
 
 def emulators() -> list[psutil.Process]:
@@ -135,6 +127,47 @@ def test_killed_device_is_reported_at_once(tracker: str, server: Path, action: s
             call_add(session)
     # The device is free again.
     test_session(tracker, server)
+
+
+def test_client_killed_in_an_upload_frees_its_device(tracker: str, server: Path) -> None:
+    program = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "import tvm, tvm.rpc\n"
+        "from targets.hexagon.tracker import Tracker, connect_device\n"
+        "rpc = connect_device(Tracker.parse(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), 60).rpc\n"
+        "tensor = tvm.runtime.empty((1 << 23,), 'int8', rpc.cpu(0))\n"
+        "local = tvm.runtime.empty((1 << 23,), 'int8')\n"
+        "print('uploading', flush=True)\n"
+        "while True:\n"
+        "    tensor.copyfrom(local)\n"
+    )
+    command = [sys.executable, "-c", program, tracker, KEY, str(server)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as client:
+        assert client.stdout is not None
+        assert client.stdout.readline() == "uploading\n"
+        time.sleep(0.1)
+        client.kill()
+    test_session(tracker, server)
+
+
+def test_farm_restarts_a_device_whose_server_died(tracker: str, server: Path) -> None:
+    with Farm(Tracker.parse(tracker), 1, "other") as farm:
+        assert farm.supervise() == 0
+        pid = farm.pids[0]
+        os.kill(pid, signal.SIGKILL)
+        assert wait_until(lambda: farm.supervise() == 1)
+        assert farm.pids[0] != pid
+        with open_session(f"tracker://{tracker}/other", server) as session:
+            call_add(session)
+        pid = farm.pids[0]
+    assert not psutil.pid_exists(pid)
+
+
+@pytest.mark.parametrize(("devices", "key"), [(0, KEY), (1, ""), (1, "two words"), (1, "a:b")])
+def test_farms_that_cannot_be(tracker: str, devices: int, key: str) -> None:
+    with pytest.raises(DeviceError, match=rf"cannot serve {devices} devices as"):
+        Farm(Tracker.parse(tracker), devices, key)
 
 
 def busy_work(session: DeviceSession, action: str) -> Callable[[], object]:
