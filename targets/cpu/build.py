@@ -10,6 +10,7 @@ from pathlib import Path
 import tvm
 from tvm import relax, tirx
 
+from targets.cpu.join_outputs import JoinOutputs
 from targets.cpu.legalize import legalize_map
 from targets.cpu.named_kernels import BindNamedKernels
 from targets.cpu.schedule import schedule_for_cpu
@@ -21,8 +22,10 @@ def lowering_passes(target: tvm.target.Target) -> list[tvm.ir.transform.Pass]:
     return [
         BindNamedKernels(target),
         relax.transform.LegalizeOps(legalize_map()),
-        relax.transform.AnnotateTIROpPattern(),
         relax.transform.FoldConstant(),
+        relax.transform.AnnotateTIROpPattern(),
+        JoinOutputs(),
+        relax.transform.AnnotateTIROpPattern(),
         relax.transform.FuseOps(),
         relax.transform.FuseTIR(),
         relax.transform.DeadCodeElimination(),

@@ -65,24 +65,31 @@ def _common_lanes(sch: Schedule, func: tirx.PrimFunc) -> int:
 
 def _inline_producers(sch: Schedule) -> None:
     outputs = {sch.get(block).name_hint for block in sch.get_output_blocks(sch.get_sblock("root"))}
+    costly = {sch.get(block).name_hint for block in _blocks(sch) if _is_transcendental(sch.get(block))}
     for block in _blocks(sch):
-        if sch.get(block).name_hint in outputs or not _worth_inlining(sch, block):
+        name = sch.get(block).name_hint
+        consumers = [sch.get(consumer).name_hint for consumer in sch.get_consumers(block)]
+        is_repeated = name in costly and len(consumers) > 1
+        if name in outputs or is_repeated or not _worth_inlining(sch, block):
             continue
         try:
             sch.compute_inline(block)
         except ScheduleError as error:
-            logger.debug("block %s is not inlined: %s", sch.get(block).name_hint, error)
+            logger.debug("block %s is not inlined: %s", name, error)
+        else:
+            costly.update(consumers if name in costly else ())
+
+
+def _is_transcendental(block: s_tir.SBlock) -> bool:
+    return TRANSCENDENTAL in block.annotations
 
 
 def _worth_inlining(sch: Schedule, block: SBlockRV) -> bool:
-    """Not a reduction, nor a value that inlining would compute more than once at a cost."""
+    """Not a reduction, nor one value a row that inlining would compute for each element."""
     stmt = sch.get(block)
-    consumers = sch.get_consumers(block)
-    if not _is_spatial(stmt) or (TRANSCENDENTAL in stmt.annotations and len(consumers) > 1):
-        return False
     follows_reduction = any(not _is_spatial(sch.get(producer)) for producer in sch.get_producers(block))
-    is_broadcast = any(len(sch.get(c).iter_vars) > len(stmt.iter_vars) for c in consumers)
-    return not (follows_reduction and is_broadcast)
+    is_broadcast = any(len(sch.get(c).iter_vars) > len(stmt.iter_vars) for c in sch.get_consumers(block))
+    return _is_spatial(stmt) and not (follows_reduction and is_broadcast)
 
 
 def _schedule_block(sch: Schedule, block: SBlockRV, lanes: int) -> bool:

@@ -30,7 +30,8 @@ def module(functions: dict[str, Function]) -> tvm.IRModule:
     builder = relax.BlockBuilder()
     for name, function in functions.items():
         _add(builder, name, function)
-    return builder.finalize()
+    # Bodies are expressions: what one uses twice is one value.
+    return relax.transform.EliminateCommonSubexpr()(builder.finalize())
 
 
 def _add(builder: relax.BlockBuilder, name: str, function: Function) -> None:
