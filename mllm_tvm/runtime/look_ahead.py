@@ -22,8 +22,8 @@ SMALL = 40
 """Up to this many tasks a graph is searched with a beam too."""
 BEAMS = ((40, False), (40, True), (120, True))
 """Its widths, and whether only equal partial schedules are merged."""
-_CLOSE = 1.002
-"""A schedule this near to the lower bound ends the look-ahead."""
+_ROUNDING = 1.0 + 1e-9
+"""A schedule as short as the lower bound, but for rounding, ends the look-ahead."""
 
 Starts = Sequence[float]
 
@@ -68,7 +68,7 @@ class _Search:
         self._state = state
         self._graph = ScheduleGraph.of(state)
         self._tails = tails(self._graph)
-        self._good_enough = lower_bound(self._graph, self._tails) * _CLOSE
+        self._good_enough = lower_bound(self._graph, self._tails) * _ROUNDING
         self._best = float("inf")
         self.best_starts: Starts = ()
         self.best_waits = False
@@ -101,13 +101,14 @@ class _Search:
                 return
 
     def _mean_step(self) -> float:
-        """Mean duration of the tasks on the critical path."""
-        task = max(range(len(self._tails)), key=self._tails.__getitem__, default=0)
-        steps = 1
-        while self._tails and self._graph.successors[task]:
-            task = max(self._graph.successors[task], key=self._tails.__getitem__)
-            steps += 1
-        return max(self._tails, default=0.0) / steps
+        """Mean duration of the tasks on the critical path, but for the longest twentieth (set-up)."""
+        durations = []
+        task: int | None = max(range(len(self._tails)), key=self._tails.__getitem__, default=None)
+        while task is not None:
+            durations.append(self._graph.durations[task])
+            task = max(self._graph.successors[task], key=self._tails.__getitem__, default=None)
+        usual = sorted(durations)[: len(durations) - len(durations) // 20]
+        return sum(usual) / max(len(usual), 1)
 
     def _paper_starts(self) -> list[float]:
         """The schedule of the paper's rule."""
