@@ -40,14 +40,18 @@ class Masks:
         for mask in self.added:
             array = evaluate(mask, binding)
             if array.dtype != bool and np.any((array != 0) & ~(array <= _MASKED)):
-                raise Unsupported("adds a bias to the attention scores: expected a mask of 0 and large negative")
+                raise Unsupported(
+                    "adds a bias to the attention scores: expected a mask of 0 and large negative"
+                )
             allowed = allowed & (array if array.dtype == bool else array == 0)
         for mask in self.kept:
             allowed = allowed & evaluate(mask, binding).astype(bool)
         for mask in self.dropped:
             allowed = allowed & ~evaluate(mask, binding).astype(bool)
         if allowed.ndim != 4 or (allowed != allowed[:1, :1]).any() or allowed.shape[2:] != (seq, total):
-            raise Unsupported(f"masks attention of shape {list(allowed.shape)}: expected one mask for all heads")
+            raise Unsupported(
+                f"masks attention of shape {list(allowed.shape)}: expected one mask for all heads"
+            )
         return np.asarray(allowed[0, 0])
 
 
@@ -183,22 +187,34 @@ def _head_shape(query: Tensor, key: Tensor) -> tuple[int, int]:
     return heads.const, size.const
 
 
-def check_causal(masks: Masks, evaluate: Evaluate, bindings: Sequence[Binding]) -> None:
-    """Checks, by computing them, that the masks let each token see itself and all earlier ones.
+def check_causal(
+    masks: Masks, evaluate: Evaluate, bindings: Sequence[Binding], causal: bool = False
+) -> int | None:
+    """Checks, by computing them, that the masks let each token see itself and earlier ones only.
+
+    Args:
+        masks: what is done to the scores.
+        evaluate: computes a mask.
+        bindings: the lengths to compute them at.
+        causal: whether the operator masks later tokens by itself, too.
+
+    Returns:
+        How many tokens, itself included, a token sees; None for all earlier ones.
 
     Raises:
         Unsupported: they do something else; an encoder's let tokens see later ones.
     """
+    window: int | None = None
     for binding in bindings:
-        allowed = masks.allowed(evaluate, binding)
-        causal = np.tri(binding.seq, binding.seq + binding.past, binding.past, dtype=bool)
-        if (allowed & ~causal).any():
+        lower = np.tri(binding.seq, binding.seq + binding.past, binding.past, dtype=bool)
+        allowed = masks.allowed(evaluate, binding) & (lower if causal else True)
+        if (allowed & ~lower).any():
             raise Unsupported(
                 "lets tokens attend to later ones: expected causal attention; encoders are not supported"
             )
-        if (allowed != causal).any():
-            width = int(allowed[-1].sum())
-            raise Unsupported(
-                f"lets the last of {binding.seq + binding.past} tokens attend to {width} only: expected all "
-                "earlier ones; sliding windows are not supported"
-            )
+        if (allowed != lower).any():
+            window = int(allowed[-1].sum())
+            recent = ~np.tri(binding.seq, binding.seq + binding.past, binding.past - window, dtype=bool)
+            if (allowed != (lower & recent)).any():
+                raise Unsupported("masks earlier tokens other than by a sliding window")
+    return window

@@ -86,10 +86,7 @@ class Emitter:
     def constant(self, x: Tensor) -> np.ndarray:
         """The array of a ``const``."""
         array = self.importer.evaluate(x, self.importer.probes[0])
-        array = array.T if x.attrs.get("transposed") else array
-        if "repeat" in x.attrs:
-            array = np.concatenate([array] * x.attrs["repeat"], axis=-1)
-        return array
+        return array.T if x.attrs.get("transposed") else array
 
     def weight(self, x: Tensor, shape: Sequence[int] | None = None, keep_float16: bool = False) -> relax.Var:
         """A ``const`` as a parameter of the given shape (its own, if None)."""
@@ -188,6 +185,7 @@ def position_table(importer: Importer, x: Tensor, axis: int) -> np.ndarray:
 
     def rows(binding: Binding, keep: bool) -> np.ndarray:
         array = np.moveaxis(importer.evaluator.value(str(x.attrs["name"]), binding, keep), axis, 0)
+        array = np.concatenate([array] * x.attrs.get("repeat", 1), axis=-1)
         static = [dim.const for i, dim in enumerate(x.dims) if i != axis and dim != ONE]
         return np.asarray(array.reshape([binding.seq, *static]), np.float32)
 
@@ -288,7 +286,8 @@ def _attention(e: Emitter, x: Tensor) -> relax.Expr:
     q, k, v = (e.emit(relax.op.expand_dims(y, [0])) for y in (q, k, v))
     usual = math.isclose(x.attrs["scale"], info.head_dim**-0.5, rel_tol=1e-5)
     scale = None if usual else tirx.FloatImm("float32", x.attrs["scale"])
-    mixed = e.emit(relax.op.nn.attention(q, k, v, scale=scale, causal_mask="BottomRight"))
+    window = x.attrs["window"]
+    mixed = e.emit(relax.op.nn.attention(q, k, v, scale=scale, causal_mask="BottomRight", window_size=window))
     return e.emit(relax.op.reshape(mixed, e.extents(row_dims(x.dims))))
 
 
@@ -297,7 +296,10 @@ EMITTERS: dict[str, Emit] = {
         op: _elementwise(getattr(relax.op, op))
         for op in ("add", "divide", "maximum", "minimum", "multiply", "power", "subtract")
     },
-    **{op: _unary(getattr(relax.op, op)) for op in ("abs", "erf", "exp", "negative", "sigmoid", "sqrt", "tanh")},
+    **{
+        op: _unary(getattr(relax.op, op))
+        for op in ("abs", "erf", "exp", "negative", "sigmoid", "sqrt", "tanh")
+    },
     **{op: _unary(getattr(relax.op.nn, op)) for op in ("gelu", "gelu_tanh", "relu", "silu")},
     "attention": _attention,
     "concat": _concat,

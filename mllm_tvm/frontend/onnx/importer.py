@@ -106,12 +106,18 @@ class Importer:
             raise self.error(node, str(error)) from None
         found = [outputs] if isinstance(outputs, Tensor) else outputs
         self.tensors.update(
-            {name: value for name, value in zip(node.output, found, strict=False) if name and value is not None}
+            {
+                name: value
+                for name, value in zip(node.output, found, strict=False)
+                if name and value is not None
+            }
         )
 
     def _depends_on_tokens(self, node: onnx.NodeProto) -> bool:
         if any(attribute.type == onnx.AttributeProto.GRAPH for attribute in node.attribute):
-            raise self.error(node, "control flow is not supported: export a decoder without branches or loops")
+            raise self.error(
+                node, "control flow is not supported: export a decoder without branches or loops"
+            )
         shape_only = node.op_type in ("Shape", "Size")
         return not shape_only and any(name in self.tensors for name in node.input)
 
@@ -172,24 +178,34 @@ class Importer:
             raise Unsupported(f"reads {name}, which depends on how many tokens there are")
         return arrays[0]
 
-    def mask_bindings(self) -> list[Binding]:
-        """Lengths at which a mask is computed to see whether it is causal: the probes and a long one."""
-        if self.has_caches:
-            return [*self.probes, Binding(2, max(self.max_positions - 2, 0))]
-        return [*self.probes, Binding(min(self.max_positions, _LONGEST_SQUARE_MASK), 0)]
+    def window(self, masks: attention.Masks, causal: bool = False) -> int | None:
+        """How many tokens the masks let a token see, None for all earlier ones.
+
+        They are computed at the probes and at a long context.
+        """
+        seq, past = 2, self.max_positions - 2
+        if not self.has_caches:
+            seq, past = min(self.max_positions, _LONGEST_SQUARE_MASK), 0
+        bindings = [b for b in self.probes if b.seq + b.past < self.max_positions]
+        return attention.check_causal(masks, self.evaluate, [*bindings, Binding(seq, max(past, 0))], causal)
 
     def attend(
-        self, node: onnx.NodeProto, scores: attention.Scores, key: Tensor, value: Tensor, dims: Dims
+        self,
+        node: onnx.NodeProto,
+        scores: attention.Scores,
+        key: Tensor,
+        value: Tensor,
+        dims: Dims,
+        window: int | None,
     ) -> Tensor:
         """Attention with the given keys and values, ``[tokens, heads or kv_heads, head_dim]`` each."""
-        attention.check_causal(scores.masks, self.evaluate, self.mask_bindings())
         key, kv_heads = attention.grouped(key, scores.heads, scores.head_dim)
         value, value_heads = attention.grouped(value, scores.heads, scores.head_dim)
         if value_heads != kv_heads:
             raise Unsupported(f"has {kv_heads} key heads and {value_heads} value heads: expected as many")
         names = [self._cache_of(rows) for rows in (key, value)]
         layer = Layer(describe(node), scores.heads, kv_heads, scores.head_dim, names[0], names[1])
-        attrs = {"layer": len(self.layers), "scale": scores.scale}
+        attrs = {"layer": len(self.layers), "scale": scores.scale, "window": window}
         self.layers.append(layer)
         return Tensor("attention", (scores.query, key, value), dims, attrs)
 
@@ -235,6 +251,13 @@ class Node:
         if not self.has(slot):
             return [None] * len(self.importer.probes)
         return list(self.importer.probe(self.proto.input[slot]))
+
+    def expect(self, **values: object) -> None:
+        """Raises Unsupported when an attribute is given and has another value."""
+        attrs = self.attrs
+        for name, value in values.items():
+            if attrs.get(name, value) != value:
+                raise Unsupported(f"attribute {name}: expected {value}, found {attrs[name]}")
 
     def refuse_inputs(self, first: int) -> None:
         """Raises Unsupported when one of the inputs from ``first`` on is given."""

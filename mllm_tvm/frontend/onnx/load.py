@@ -59,7 +59,9 @@ def load_onnx(path: Path) -> Model:
     emitter = Emitter(importer, logits)
     module = emitter.emit_module()
     config = model_config(file, settings, importer, _sizes(emitter, logits))
-    tokenizer = Tokenizer.from_directory(directory, config.bos_token_id, config.eos_token_ids, config.vocab_size)
+    tokenizer = Tokenizer.from_directory(
+        directory, config.bos_token_id, config.eos_token_ids, config.vocab_size
+    )
     halves = all(dtype == "float16" for dtype in emitter.linears.values())
     parameters = OnnxParameters(emitter.specs)
     return Model(module, parameters, config, tokenizer, directory, "float16" if halves else "float32")

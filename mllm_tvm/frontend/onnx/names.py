@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import re
+
+import onnx
 
 from mllm_tvm.frontend.onnx.importer import Importer
 from mllm_tvm.frontend.onnx.tensor import Tensor
@@ -20,12 +23,12 @@ class Names:
         self.readers: dict[str, str] = {}
         for node in importer.file.nodes():
             for name in node.input:
-                self.readers.setdefault(name, node.name)
+                self.readers.setdefault(name, _path(node))
 
     def parameter(self, x: Tensor, use: tuple[object, ...]) -> str:
         """The name of a ``const``: one name for each ``use`` (the shape and dtype it is wanted in)."""
         name = str(x.attrs["name"])
-        key = (name, x.attrs.get("transposed"), x.attrs.get("repeat"), use)
+        key = (name, x.attrs.get("transposed"), use)
         if key not in self.given:
             self.given[key] = self._unique(self._readable(name, ".weight"))
         return self.given[key]
@@ -48,7 +51,7 @@ class Names:
 
     def _readable(self, name: str, suffix: str) -> str:
         if _ANONYMOUS.fullmatch(name):
-            path = re.sub(r"/[^/]*$", "", self.readers.get(name, ""))
+            path = self.readers.get(name, "")
             name = f"{path}{suffix}" if path else name
         return re.sub(r"[^\w.]+", ".", name).strip(".")
 
@@ -59,3 +62,15 @@ class Names:
             unique = f"{name}.{count}"
         self.taken.add(unique)
         return unique
+
+
+def _path(node: onnx.NodeProto) -> str:
+    """The module a node is of: from what PyTorch noted, or from the node's name."""
+    for entry in node.metadata_props:
+        if entry.key == "pkg.torch.onnx.name_scopes":
+            try:
+                scopes = ast.literal_eval(entry.value)
+                return str(scopes[-2])
+            except (ValueError, SyntaxError, IndexError, TypeError):
+                break
+    return re.sub(r"/[^/]*$", "", node.name)

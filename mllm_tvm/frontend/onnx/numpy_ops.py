@@ -34,9 +34,7 @@ def axes_of(attrs: Attributes, given: Array | None) -> list[int] | None:
 
 def reshape_target(shape: Sequence[int], target: Sequence[int], allow_zero: bool) -> list[int]:
     """The resulting shape of Reshape, with 0 (copied) and -1 (inferred) resolved."""
-    extents = [
-        shape[i] if extent == 0 and not allow_zero else int(extent) for i, extent in enumerate(target)
-    ]
+    extents = [shape[i] if extent == 0 and not allow_zero else int(extent) for i, extent in enumerate(target)]
     if -1 in extents:
         known = math.prod(extent for extent in extents if extent != -1)
         extents[extents.index(-1)] = math.prod(shape) // max(known, 1)

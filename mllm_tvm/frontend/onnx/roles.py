@@ -225,9 +225,7 @@ class _Finder:
         return f"{name} ({kind} [{shape}])"
 
     def _error(self, name: str, expected: str, advice: str) -> ModelError:
-        return ModelError(
-            f"{self.file.path}: input {self._describe(name)}: expected {expected}; {advice}"
-        )
+        return ModelError(f"{self.file.path}: input {self._describe(name)}: expected {expected}; {advice}")
 
     def _unknown(self, name: str) -> ModelError:
         return self._error(

@@ -70,9 +70,12 @@ def _matmul(importer: Importer, node: Node) -> Tensor:
         if b.dims[-1] != Dim(const=scores.head_dim):
             raise Unsupported(f"mixes values {text(b.dims)}: expected heads of {scores.head_dim}")
         dims = (*a.dims[:-1], b.dims[-1])
-        return importer.attend(node.proto, scores, scores.key, b, dims)
+        window = importer.window(scores.masks)
+        return importer.attend(node.proto, scores, scores.key, b, dims, window)
     if "const" in (a.op, b.op) or len(a.dims) < 3 or len(b.dims) < 3:
-        raise Unsupported(f"multiplies {text(a.dims)} and {text(b.dims)}: expected activations by a weight [K, N]")
+        raise Unsupported(
+            f"multiplies {text(a.dims)} and {text(b.dims)}: expected activations by a weight [K, N]"
+        )
     return Tensor("scores", (a, b), (*broadcast(a.dims[:-2], b.dims[:-2]), a.dims[-2], b.dims[-1]))
 
 
@@ -102,7 +105,9 @@ def _gather(importer: Importer, node: Node) -> Tensor:
         return embedding(x, indices)
     axis = node.attrs.get("axis", 0) % len(x.dims)
     if not x.dims[axis].is_static:
-        raise Unsupported("picks some of the tokens: expected one result (logits) for each; export all of them")
+        raise Unsupported(
+            "picks some of the tokens: expected one result (logits) for each; export all of them"
+        )
     index = int(importer.static(node.proto.input[1]).item()) if indices.dims in ((), (ONE,)) else None
     if index is None:
         raise Unsupported("picks several elements of an activation: expected one")
@@ -128,7 +133,9 @@ def _flatten(importer: Importer, node: Node) -> Tensor:
 def _fitted(importer: Importer, shapes: list[list[int]]) -> Dims:
     dims = fit(importer.probes, shapes)
     if dims is None:
-        raise Unsupported(f"has a shape ({shapes[0]} for {importer.probes[0]}) that is not affine in the lengths")
+        raise Unsupported(
+            f"has a shape ({shapes[0]} for {importer.probes[0]}) that is not affine in the lengths"
+        )
     return dims
 
 

@@ -79,7 +79,9 @@ def _eos_token_ids(directory: Path, reader: ConfigReader) -> tuple[int, ...]:
     return reader.token_ids("eos_token_id")
 
 
-def model_config(file: OnnxFile, settings: Settings, importer: Importer, sizes: Mapping[str, int]) -> ModelConfig:
+def model_config(
+    file: OnnxFile, settings: Settings, importer: Importer, sizes: Mapping[str, int]
+) -> ModelConfig:
     """The model's settings, as the graph has them; ``sizes``: vocab_size, hidden_size, intermediate_size.
 
     Raises:

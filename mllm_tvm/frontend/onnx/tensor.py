@@ -163,4 +163,6 @@ def concat(parts: Sequence[Tensor], axis: int) -> Tensor:
         return Tensor("concat", tuple(parts), dims, {"axis": axis}) if len(parts) > 1 else parts[0]
     if len(parts) == 2 and source(parts[0]).op == "cache":
         return Tensor("append", (source(parts[0]), parts[1]), dims)
-    raise Unsupported("joins tokens: expected earlier keys or values (an input), then those of the new tokens")
+    raise Unsupported(
+        "joins tokens: expected earlier keys or values (an input), then those of the new tokens"
+    )
