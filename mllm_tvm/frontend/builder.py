@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-import numpy as np
 from tvm import ir, relax, tirx
 
 from mllm_tvm.frontend.config import ModelConfig
-from mllm_tvm.frontend.parameters import Table, Weight
+from mllm_tvm.frontend.parameters import Spec, Table
 
 ROPE_COS, ROPE_SIN = "rope.cos", "rope.sin"
 EMBEDDING = "model.embed_tokens.weight"
@@ -21,30 +20,29 @@ class DecoderBuilder:
     Args:
         config: the model's settings.
         specs: parameter name -> where it comes from; the parameters of ``main``, in this order.
-        embedding_dtype: ``float16`` or ``float32``, of the embedding table.
+        dtype: parameter name -> its dtype.
     """
 
-    def __init__(self, config: ModelConfig, specs: Mapping[str, Weight | Table], embedding_dtype: str):
+    def __init__(self, config: ModelConfig, specs: Mapping[str, Spec], dtype: Callable[[str], str]):
         self.config = config
         self.block = relax.BlockBuilder()
         self.seq, self.past = tirx.Var("seq", "int64"), tirx.Var("past", "int64")
         self.input_ids = relax.Var("input_ids", relax.TensorType([self.seq], "int32"))
         self.positions = relax.Var("positions", relax.TensorType([self.seq], "int32"))
         self.caches = [self._cache(name) for name in cache_names(config.num_layers)]
+        self.appended: list[relax.Var] = []
         self.parameters = {
-            name: relax.Var(
-                name, relax.TensorType(spec.shape, embedding_dtype if name == EMBEDDING else "float32")
-            )
-            for name, spec in specs.items()
+            name: relax.Var(name, relax.TensorType(spec.shape, dtype(name))) for name, spec in specs.items()
         }
 
-    def build(self, forward: Callable[[DecoderBuilder], list[relax.Expr]]) -> ir.IRModule:
-        """The module whose ``main`` returns what ``forward`` does: logits, then the caches."""
+    def build(self, forward: Callable[[DecoderBuilder], relax.Expr]) -> ir.IRModule:
+        """The module whose ``main`` returns the logits that ``forward`` does, then the caches."""
         inputs = [self.input_ids, self.positions, *self.caches]
         attrs = {"num_input": len(inputs)}
         with self.block.function("main", [*inputs, *self.parameters.values()], attrs):
             with self.block.dataflow():
-                result = self.block.emit_output(relax.Tuple(forward(self)))
+                logits = forward(self)
+                result = self.block.emit_output(relax.Tuple([logits, *self.appended]))
             self.block.emit_func_output(result)
         module = self.block.get()
         relax.analysis.well_formed(module)
@@ -57,9 +55,10 @@ class DecoderBuilder:
     def emit(self, expr: relax.Expr) -> relax.Var:
         return self.block.emit(expr)
 
-    def embed(self) -> relax.Var:
-        """[seq, hidden] float32 rows of the embedding table."""
-        return self.emit(relax.op.astype(self._rows(EMBEDDING, self.input_ids), "float32"))
+    def embed(self, table: str = EMBEDDING, indices: relax.Expr | None = None) -> relax.Var:
+        """[seq, hidden] float32 rows of an embedding table, by default those of the token ids."""
+        rows = self._rows(table, self.input_ids if indices is None else indices)
+        return self.emit(relax.op.astype(rows, "float32"))
 
     def _rows(self, table: str, indices: relax.Expr) -> relax.Var:
         # The engine checks token ids and positions; "clip" keeps any other caller inside of the table.
@@ -69,44 +68,76 @@ class DecoderBuilder:
         """``x [seq, K] @ W [K, N]``, plus the bias when the layer ``name`` has one."""
         y = self.emit(relax.op.matmul(x, self.parameters[f"{name}.weight"]))
         bias = self.parameters.get(f"{name}.bias")
-        return y if bias is None else self.emit(relax.op.add(y, bias))
+        return y if bias is None else self.add(y, bias)
+
+    def add(self, *values: relax.Expr) -> relax.Var:
+        """The sum of two or more values, from the left."""
+        total = values[0]
+        for value in values[1:]:
+            total = self.emit(relax.op.add(total, value))
+        return total
 
     def rms_norm(self, x: relax.Expr, name: str) -> relax.Var:
         """RMS norm over the last axis."""
         weight = self.parameters[f"{name}.weight"]
-        return self.emit(relax.op.nn.rms_norm(x, weight, axes=[-1], epsilon=self.config.rms_norm_eps))
+        return self.emit(relax.op.nn.rms_norm(x, weight, axes=[-1], epsilon=self.config.norm_eps))
+
+    def layer_norm(self, x: relax.Expr, name: str) -> relax.Var:
+        """Layer norm over the last axis."""
+        weight, bias = self.parameters[f"{name}.weight"], self.parameters[f"{name}.bias"]
+        return self.emit(relax.op.nn.layer_norm(x, weight, bias, axes=[-1], epsilon=self.config.norm_eps))
 
     def head_norm(self, x: relax.Expr, name: str) -> relax.Expr:
         """RMS norm of each head of ``x [seq, heads, head_dim]``, when the layer ``name`` exists."""
         return self.rms_norm(x, name) if f"{name}.weight" in self.parameters else x
+
+    def activation(self, x: relax.Expr) -> relax.Var:
+        """The model's activation function."""
+        return self.emit(getattr(relax.op.nn, self.config.activation)(x))
+
+    def columns(self, x: relax.Expr, begin: int, end: int) -> relax.Var:
+        """Part of the last axis."""
+        return self.emit(relax.op.strided_slice(x, [x.ty.ndim - 1], [begin], [end], assume_inbound=True))
 
     def heads(self, x: relax.Expr, count: int) -> relax.Var:
         """[seq, count * head_dim] -> [seq, count, head_dim]."""
         return self.emit(relax.op.reshape(x, [self.seq, count, self.config.head_dim]))
 
     def rope_rows(self) -> tuple[relax.Var, relax.Var]:
-        """Cosines and sines of the new tokens' positions, [seq, 1, head_dim]."""
+        """Cosines and sines of the new tokens' positions, [seq, 1, rotated channels]."""
         cos, sin = self._rows(ROPE_COS, self.positions), self._rows(ROPE_SIN, self.positions)
         return self.emit(relax.op.expand_dims(cos, [1])), self.emit(relax.op.expand_dims(sin, [1]))
 
     def rotate(self, x: relax.Expr, cos: relax.Expr, sin: relax.Expr) -> relax.Var:
-        """Rotary embedding of ``x [seq, heads, head_dim]``: ``x * cos + rotate_half(x) * sin``."""
-        dim = self.config.head_dim
-        low = self.emit(relax.op.strided_slice(x, [2], [0], [dim // 2]))
-        high = self.emit(relax.op.strided_slice(x, [2], [dim // 2], [dim]))
+        """Rotary embedding of the first channels of each head of ``x [seq, heads, head_dim]``:
+        ``x * cos + rotate_half(x) * sin``; channels beyond the tables' width stay as they are.
+        """
+        dim, width = self.config.head_dim, int(cos.ty.shape.values[-1])
+        rotated = x if width == dim else self.columns(x, 0, width)
+        low, high = self.columns(rotated, 0, width // 2), self.columns(rotated, width // 2, width)
         half = self.emit(relax.op.concat([self.emit(relax.op.negative(high)), low], axis=2))
-        straight = self.emit(relax.op.multiply(x, cos))
-        return self.emit(relax.op.add(straight, self.emit(relax.op.multiply(half, sin))))
-
-    def append(self, cache: relax.Expr, rows: relax.Expr) -> relax.Var:
-        """The whole cache: earlier tokens' rows, then the new ones, [past + seq, kv_heads, head_dim]."""
-        return self.emit(relax.op.concat([cache, rows], axis=0))
+        straight = self.emit(relax.op.multiply(rotated, cos))
+        rotated = self.add(straight, self.emit(relax.op.multiply(half, sin)))
+        if width == dim:
+            return rotated
+        return self.emit(relax.op.concat([rotated, self.columns(x, width, dim)], axis=2))
 
     def attention(self, q: relax.Expr, k: relax.Expr, v: relax.Expr) -> relax.Var:
-        """Causal attention of the new tokens to all so far; returns [seq, heads * head_dim]."""
-        q, k, v = (self.emit(relax.op.expand_dims(x, [0])) for x in (q, k, v))
-        mixed = self.emit(relax.op.nn.attention(q, k, v, causal_mask="BottomRight"))
+        """Appends the keys and values to the next layer's caches; attends causally to all of them.
+
+        Takes ``[seq, heads, head_dim]`` each, returns [seq, heads * head_dim].
+        """
+        keys, values = self._append(k), self._append(v)
+        q, k, v = (self.emit(relax.op.expand_dims(x, [0])) for x in (q, keys, values))
+        window = self.config.sliding_window
+        mixed = self.emit(relax.op.nn.attention(q, k, v, causal_mask="BottomRight", window_size=window))
         return self.emit(relax.op.reshape(mixed, [self.seq, self.config.num_heads * self.config.head_dim]))
+
+    def _append(self, rows: relax.Expr) -> relax.Var:
+        """The whole cache: earlier tokens' rows, then the new ones, [past + seq, kv_heads, head_dim]."""
+        cache = self.caches[len(self.appended)]
+        self.appended.append(self.emit(relax.op.concat([cache, rows], axis=0)))
+        return self.appended[-1]
 
 
 def cache_names(num_layers: int) -> list[str]:
@@ -115,15 +146,11 @@ def cache_names(num_layers: int) -> list[str]:
 
 
 def rope_tables(config: ModelConfig) -> dict[str, Table]:
-    """Float32 tables [max_positions, head_dim], computed in float64."""
-    shape = (config.max_positions, config.head_dim)
+    """Float32 tables [max_positions, rotated channels] of a model with rotary embeddings."""
+    rope = config.rope
+    assert rope is not None
+    shape = (config.max_positions, rope.dim)
     return {
-        ROPE_COS: Table(shape, lambda: np.cos(_rope_angles(config)).astype(np.float32)),
-        ROPE_SIN: Table(shape, lambda: np.sin(_rope_angles(config)).astype(np.float32)),
+        ROPE_COS: Table(shape, lambda: rope.tables(config.max_positions)[0]),
+        ROPE_SIN: Table(shape, lambda: rope.tables(config.max_positions)[1]),
     }
-
-
-def _rope_angles(config: ModelConfig) -> np.ndarray:
-    pairs = np.arange(0, config.head_dim, 2, dtype=np.float64) / config.head_dim
-    angles = np.arange(config.max_positions, dtype=np.float64)[:, None] * config.rope_theta**-pairs
-    return np.concatenate([angles, angles], axis=1)

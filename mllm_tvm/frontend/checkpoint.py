@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
 
 
 @dataclass(frozen=True)
-class StoredTensor:
+class SafeTensor:
     """Where a tensor is: file, dtype as safetensors writes it, shape, and its first byte in the file."""
 
     file: Path
@@ -35,14 +36,21 @@ class StoredTensor:
     shape: tuple[int, ...]
     offset: int
 
-    def read(self) -> np.ndarray:
-        """The tensor, in its stored dtype; raises ModelError when the file no longer holds all of it."""
+    def read(self, begin: int = 0, end: int | None = None) -> np.ndarray:
+        """Entries ``begin`` to ``end`` of the first axis, in the stored dtype.
+
+        Raises ModelError when the file no longer holds all of them.
+        """
         dtype = DTYPES[self.dtype]
-        count = int(np.prod(self.shape, dtype=np.int64))
-        flat = np.fromfile(self.file, dtype, count, offset=self.offset)
-        if flat.size != count:
+        begin, end, _ = slice(begin, end).indices(self.shape[0]) if self.shape else (0, 1, 1)
+        entry = int(np.prod(self.shape[1:], dtype=np.int64))
+        # Not a memory map: its pages would count as this process's memory for as long as it lives.
+        flat = np.fromfile(
+            self.file, dtype, (end - begin) * entry, offset=self.offset + begin * entry * dtype.itemsize
+        )
+        if flat.size != (end - begin) * entry:
             raise ModelError(f"{self.file} is truncated: download the model again")
-        return flat.reshape(self.shape)
+        return flat.reshape(end - begin, *self.shape[1:]) if self.shape else flat.reshape(())
 
 
 class Checkpoint:
@@ -54,9 +62,18 @@ class Checkpoint:
 
     def __init__(self, path: Path):
         self.files = _weight_files(path)
-        self.tensors: dict[str, StoredTensor] = {}
+        self.tensors: dict[str, SafeTensor] = {}
         for file in self.files:
             self.tensors.update(_read_header(file))
+
+    def add_prefix(self, prefix: str, kept: Iterable[str]) -> None:
+        """Puts ``prefix`` before the names of a checkpoint saved without it, but not before ``kept``.
+
+        A base model without its head is saved with shorter names than the whole.
+        """
+        if not any(name.startswith(prefix) for name in self.tensors):
+            kept = set(kept)
+            self.tensors = {(n if n in kept else prefix + n): t for n, t in self.tensors.items()}
 
     def content_hash(self, *more: Path) -> str:
         """SHA-256 (hex) of the weight files and the files ``more``."""
@@ -84,7 +101,7 @@ def _weight_map(index: Path) -> dict[str, str]:
     return weight_map
 
 
-def _read_header(file: Path) -> dict[str, StoredTensor]:
+def _read_header(file: Path) -> dict[str, SafeTensor]:
     """safetensors: a little-endian uint64 header length, a JSON header, then the data."""
     size = file.stat().st_size
     with file.open("rb") as stream:
@@ -104,10 +121,10 @@ def _read_header(file: Path) -> dict[str, StoredTensor]:
     return tensors
 
 
-def _stored_tensor(file: Path, entry: dict[str, Any], data: int) -> StoredTensor:
+def _stored_tensor(file: Path, entry: dict[str, Any], data: int) -> SafeTensor:
     shape = tuple(int(extent) for extent in entry["shape"])
     begin, end = entry["data_offsets"]
     dtype = str(entry["dtype"])
     if dtype in DTYPES and end - begin != int(np.prod(shape, dtype=np.int64)) * DTYPES[dtype].itemsize:
         raise ValueError(f"{end - begin} bytes for shape {list(shape)} {dtype}")
-    return StoredTensor(file, dtype, shape, data + begin)
+    return SafeTensor(file, dtype, shape, data + begin)

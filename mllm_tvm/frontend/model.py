@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tvm import ir
@@ -19,7 +20,7 @@ class Model:
 
     ``parameters`` maps each parameter of ``main`` to its array and reads it when asked: float32, linears
     [K, N]; the embedding table may be float16. ``shadow_dtype`` is the smallest of float16 and float32 that
-    holds the linears' weights exactly.
+    holds the linears' weights exactly. ``settings`` is what ``config.json`` says, or would.
     """
 
     module: ir.IRModule
@@ -28,6 +29,7 @@ class Model:
     tokenizer: Tokenizer
     path: Path
     shadow_dtype: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def cache_row_shape(self) -> tuple[int, int]:

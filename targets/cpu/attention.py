@@ -34,10 +34,13 @@ def _fold(
 
 
 @cache
-def attention(heads: int, kv_heads: int, head_dim: int, scale: float, causal: bool) -> tirx.PrimFunc:
+def attention(
+    heads: int, kv_heads: int, head_dim: int, scale: float, causal: bool, window: int = 0
+) -> tirx.PrimFunc:
     """PrimFunc ``(q [1, s, heads, d], k [1, t, kv_heads, d], v like k, out like q)``, all float32.
 
-    out = softmax(scale * q k^T) v; with ``causal``, query i sees the first t - s + i + 1 keys (t >= s).
+    out = softmax(scale * q k^T) v; with ``causal``, query i sees the first t - s + i + 1 keys (t >= s), and
+    with a ``window`` above 0 only the last ``window`` of those; blocks of keys before it cost nothing.
     Raises LoweringError when ``heads`` is not a multiple of ``kv_heads``.
     """
     if heads % kv_heads:
@@ -61,9 +64,13 @@ def attention(heads: int, kv_heads: int, head_dim: int, scale: float, causal: bo
             for c in T.serial(count, T.int64(_KEYS)):
                 keys[block, e, c] = T.float32(0)
 
+    def visible(key, row, seen, since):  # type: ignore[no-untyped-def]
+        before_end = key < seen(row)
+        return tirx.And(before_end, key >= since(row)) if window else before_end
+
     @T.inline
-    def score(q, keys, scores, first, head, blocks, seen, queries):  # type: ignore[no-untyped-def]
-        for block in T.serial(blocks):
+    def score(q, keys, scores, first, head, skipped, blocks, seen, since, queries):  # type: ignore[no-untyped-def]
+        for block in T.serial(skipped, blocks):
             acc = T.alloc_buffer((queries * _KEYS,), "float32", scope="local")
             for r in T.unroll(T.int64(queries)):
                 for c in T.vectorized(T.int64(_KEYS)):
@@ -79,20 +86,20 @@ def attention(heads: int, kv_heads: int, head_dim: int, scale: float, causal: bo
             for r in T.unroll(T.int64(queries)):
                 for c in T.vectorized(T.int64(_KEYS)):
                     scores[r, block * _KEYS + c] = T.Select(
-                        block * _KEYS + c < seen((first + r) // group),
+                        visible(block * _KEYS + c, (first + r) // group, seen, since),
                         acc[r * _KEYS + c] * T.float32(scale),
                         T.float32(_MASKED),
                     )
 
     @T.inline
-    def softmax(scores, r, blocks, sums):  # type: ignore[no-untyped-def]
+    def softmax(scores, r, skipped, blocks, sums):  # type: ignore[no-untyped-def]
         # Leaves e^(score - highest) in scores and their sum in sums[r].
         highest = T.alloc_buffer((_KEYS,), "float32", scope="local")
         total = T.alloc_buffer((_KEYS,), "float32", scope="local")
         for c in T.vectorized(T.int64(_KEYS)):
             highest[c] = T.float32(_MASKED)
             total[c] = T.float32(0)
-        for block in T.serial(blocks):
+        for block in T.serial(skipped, blocks):
             for c in T.vectorized(T.int64(_KEYS)):
                 highest[c] = T.max(highest[c], scores[r, block * _KEYS + c])
         for c in T.vectorized(T.int64(_LANES)):
@@ -101,7 +108,7 @@ def attention(heads: int, kv_heads: int, head_dim: int, scale: float, causal: bo
         top[0] = T.call_llvm_pure_intrin(
             "float32", "llvm.vector.reduce.fmax", highest[T.ramp(T.int64(0), 1, _LANES)]
         )
-        for block in T.serial(blocks):
+        for block in T.serial(skipped, blocks):
             for c in T.vectorized(T.int64(_KEYS)):
                 scores[r, block * _KEYS + c] = vector_math.exp(scores[r, block * _KEYS + c] - top[0])
             for c in T.vectorized(T.int64(_KEYS)):
@@ -135,17 +142,18 @@ def attention(heads: int, kv_heads: int, head_dim: int, scale: float, causal: bo
             write_panel(out, acc, sums, row, out_head, r, start, width)
 
     @T.inline
-    def tile(q, keys, v, out, scores, sums, first, head, seen, queries):  # type: ignore[no-untyped-def]
+    def tile(q, keys, v, out, scores, sums, first, head, seen, since, queries):  # type: ignore[no-untyped-def]
         most_blocks = T.meta_var(T.ceildiv(seen((first + queries - 1) // group), _KEYS))
-        score(q, keys, scores, first, head, most_blocks, seen, queries)
+        skipped = T.meta_var(since(first // group) // _KEYS)
+        score(q, keys, scores, first, head, skipped, most_blocks, seen, since, queries)
         for r in T.serial(T.int64(queries)):
-            softmax(scores, r, T.ceildiv(seen((first + r) // group), _KEYS), sums)
+            softmax(scores, r, skipped, T.ceildiv(seen((first + r) // group), _KEYS), sums)
         acc = T.alloc_buffer((queries * D,), "float32", scope="local")
         for i in T.unroll(T.int64(queries * D // lanes)):
             for c in T.vectorized(T.int64(lanes)):
                 acc[i * lanes + c] = T.float32(0)
-        # The keys that all queries of the tile see, then the rest of each.
-        for key in T.serial(seen(first // group)):
+        # The keys up to the first query's last one, then the rest of each; those outside of a window weigh 0.
+        for key in T.serial(skipped * _KEYS, seen(first // group)):
             add_values(acc, scores, v, head, key, T.int64(0), T.int64(queries))
         for r in T.unroll(T.int64(queries)):
             for key in T.serial(seen(first // group), seen((first + r) // group)):
@@ -165,17 +173,18 @@ def attention(heads: int, kv_heads: int, head_dim: int, scale: float, causal: bo
             scores = T.alloc_buffer((most_queries, T.ceildiv(t, _KEYS) * _KEYS), "float32")
             sums = T.alloc_buffer((most_queries,), "float32")
             seen = T.meta_var(lambda row: t - s + row + 1 if causal else t)
+            since = T.meta_var(lambda row: T.max(seen(row) - window, T.int64(0)) if window else T.int64(0))
             for head in T.serial(T.int64(kv_heads)):
                 for block in T.serial(t // _KEYS):
                     transpose_keys(k, keys, head, block, T.int64(_KEYS))
                 if t % _KEYS > 0:
                     transpose_keys(k, keys, head, t // _KEYS, t % _KEYS)
                 for i in T.serial(s * group // most_queries):
-                    tile(q, keys, v, out, scores, sums, i * most_queries, head, seen, most_queries)
+                    tile(q, keys, v, out, scores, sums, i * most_queries, head, seen, since, most_queries)
                 for i in T.serial(s * group % most_queries):
                     tile(
                         q, keys, v, out, scores, sums,
-                        s * group // most_queries * most_queries + i, head, seen, 1,
+                        s * group // most_queries * most_queries + i, head, seen, since, 1,
                     )  # fmt: skip
 
     return attention

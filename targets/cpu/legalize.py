@@ -23,14 +23,17 @@ def legalize_map() -> dict[str, Legalizer]:
         "relax.sigmoid": vector_math.sigmoid,
         "relax.tanh": vector_math.tanh,
         "relax.erf": vector_math.erf,
-        "relax.round": vector_math.round_half_even,
         "relax.nn.silu": vector_math.silu,
         "relax.nn.gelu": vector_math.gelu,
         "relax.nn.gelu_tanh": vector_math.gelu_tanh,
     }
-    legalizers = {name: _elementwise(name, function) for name, function in functions.items()}
+    legalizers = {
+        name: _elementwise(name, function, transcendental=True) for name, function in functions.items()
+    }
+    legalizers["relax.round"] = _elementwise("relax.round", vector_math.round_half_even, transcendental=False)
     return legalizers | {
         "relax.nn.softmax": _softmax,
+        "relax.nn.layer_norm": _layer_norm,
         "relax.matmul": _matmul,
         "relax.nn.attention": _attention,
     }
@@ -40,9 +43,10 @@ def _stock(name: str, bb: relax.BlockBuilder, call: tvm.ir.Call) -> relax.Expr:
     return tvm.ir.Op.get(name).get_attr("FLegalize")(bb, call)
 
 
-def _elementwise(name: str, function: Callable[[tirx.Expr], tirx.Expr]) -> Legalizer:
+def _elementwise(name: str, function: Callable[[tirx.Expr], tirx.Expr], transcendental: bool) -> Legalizer:
     def compute(x: te.Tensor) -> te.Tensor:
-        return te.compute(x.shape, lambda *i: function(x(*i)), attrs={TRANSCENDENTAL: True})
+        attrs = {TRANSCENDENTAL: True} if transcendental else {}
+        return te.compute(x.shape, lambda *i: function(x(*i)), attrs=attrs)
 
     def legalize(bb: relax.BlockBuilder, call: tvm.ir.Call) -> relax.Expr:
         if call.args[0].ty.dtype != "float32":
@@ -70,6 +74,30 @@ def _softmax(bb: relax.BlockBuilder, call: tvm.ir.Call) -> relax.Expr:
     return bb.call_te(_softmax_over_last_axis, call.args[0], primfunc_name_hint="softmax")
 
 
+def _layer_norm_over_last_axis(eps: float) -> Callable[..., te.Tensor]:
+    def compute(x: te.Tensor, weight: te.Tensor, bias: te.Tensor) -> te.Tensor:
+        rows, width = x.shape[:-1], x.shape[-1]
+        first, second = te.reduce_axis((0, width), "k"), te.reduce_axis((0, width), "k")
+        share = tirx.const(1.0 / int(width), "float32")
+        total = te.compute(rows, lambda *i: te.sum(x(*i, first), axis=first))
+        centred = te.compute(x.shape, lambda *i: x(*i) - total(*i[:-1]) * share)
+        # Of the centred values: the difference of two sums of squares would cancel.
+        squares = te.compute(rows, lambda *i: te.sum(centred(*i, second) * centred(*i, second), axis=second))
+        scale = te.compute(rows, lambda *i: te.rsqrt(squares(*i) * share + tirx.const(eps, "float32")))
+        return te.compute(x.shape, lambda *i: centred(*i) * scale(*i[:-1]) * weight(i[-1]) + bias(i[-1]))
+
+    return compute
+
+
+def _layer_norm(bb: relax.BlockBuilder, call: tvm.ir.Call) -> relax.Expr:
+    ty, attrs = call.args[0].ty, call.attrs
+    plain = attrs.center and attrs.scale and isinstance(ty.shape[-1], tirx.IntImm)
+    if ty.dtype != "float32" or [int(a) % ty.ndim for a in attrs.axes] != [ty.ndim - 1] or not plain:
+        return _stock("relax.nn.layer_norm", bb, call)
+    compute = _layer_norm_over_last_axis(float(attrs.epsilon))
+    return bb.call_te(compute, *call.args, primfunc_name_hint="layer_norm")
+
+
 def _matmul(bb: relax.BlockBuilder, call: tvm.ir.Call) -> relax.Expr:
     x, w = (arg.ty for arg in call.args)
     is_matrix = x.ndim == 2 and w.ndim == 2 and x.dtype == "float32" and w.dtype == "float32"
@@ -84,15 +112,17 @@ def _attention(bb: relax.BlockBuilder, call: tvm.ir.Call) -> relax.Expr:
     _check_attention(call, q, k, v)
     heads, kv_heads, head_dim = int(q.shape[2]), int(k.shape[2]), int(q.shape[3])
     scale = float(call.attrs.scale) if call.attrs.scale is not None else head_dim**-0.5
-    kernel = attention(heads, kv_heads, head_dim, scale, call.attrs.causal_mask is not None)
+    window = int(call.attrs.window_size) if call.attrs.window_size is not None else 0
+    kernel = attention(heads, kv_heads, head_dim, scale, call.attrs.causal_mask is not None, window)
     return relax.call_tir(bb.add_func(kernel, "attention"), list(call.args), out_ty=call.ty)
 
 
 def _check_attention(call: tvm.ir.Call, *operands: relax.TensorType) -> None:
-    if call.attrs.causal_mask not in (None, "BottomRight") or call.attrs.window_size is not None:
+    mask, window = call.attrs.causal_mask, call.attrs.window_size
+    if mask not in (None, "BottomRight") or (window is not None and (mask is None or int(window) < 1)):
         raise LoweringError(
-            f"attention with causal_mask={call.attrs.causal_mask}, window_size={call.attrs.window_size}: "
-            f"expected causal_mask None or 'BottomRight' and no window"
+            f"attention with causal_mask={mask}, window_size={window}: "
+            f"expected causal_mask None or 'BottomRight', and a positive window with the latter only"
         )
     for ty in operands:
         static = all(isinstance(ty.shape[axis], tirx.IntImm) for axis in (0, 2, 3))

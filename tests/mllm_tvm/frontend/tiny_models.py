@@ -44,7 +44,7 @@ def save_llama(
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **{**DEFAULTS, **changes}))
     for name, parameter in model.named_parameters():
         # transformers makes norms 1 and biases 0, which would hide a forgotten one.
-        if name.endswith("norm.weight") or name.endswith(".bias"):
+        if name.endswith((".bias", "norm.weight", "ln_1.weight", "ln_2.weight", "ln_f.weight")):
             torch.nn.init.uniform_(parameter, 0.5, 1.5)
     model.to(dtype).save_pretrained(path, max_shard_size=max_shard_size)
     byte_level_tokenizer().save(str(path / "tokenizer.json"))
