@@ -93,6 +93,7 @@ def export_library(executable: relax.VMExecutable, path: str | os.PathLike[str])
 def load_vm(path: str | os.PathLike[str]) -> relax.VirtualMachine:
     """A virtual machine over an exported library; it may be used by one thread only.
 
+    The data of arguments has to be aligned to 64 bytes, as TVM's own tensors are: kernels load whole vectors.
     Raises TargetError when ``path`` is not a file.
     """
     if not Path(path).is_file():

@@ -16,7 +16,7 @@ from targets.cpu.build import build, export_library, load_vm, lower
 from targets.cpu.errors import LoweringError
 from targets.cpu.target import cpu_target
 from targets.errors import TargetError, ToolchainError
-from tests.targets.cpu.helpers import Array, Function, module, run, snr_db, vectorized_loops, virtual_machine
+from tests.targets.cpu.helpers import Array, Function, module, run, snr_db, vectorized_loops
 from tests.targets.cpu.test_linear import pack
 
 FLOAT = "float32"
@@ -80,8 +80,13 @@ def mod() -> tvm.IRModule:
 
 
 @pytest.fixture(scope="module")
-def vm(mod: tvm.IRModule) -> relax.VirtualMachine:
-    return virtual_machine(mod)
+def executable(mod: tvm.IRModule) -> relax.VMExecutable:
+    return build(mod, cpu_target())
+
+
+@pytest.fixture(scope="module")
+def vm(executable: relax.VMExecutable) -> relax.VirtualMachine:
+    return relax.VirtualMachine(executable, tvm.cpu(), memory_cfg="naive")
 
 
 def quantized_linear(vm: relax.VirtualMachine, x: Array, w: Array, w_scale: Array) -> Array:
@@ -176,9 +181,9 @@ def test_equal_kernels_are_shared() -> None:
     assert len(many.get_global_vars()) - len(functions) == len(one.get_global_vars()) - 2
 
 
-def test_export_and_load(mod: tvm.IRModule, vm: relax.VirtualMachine, tmp_path: Path) -> None:
+def test_export_and_load(executable: relax.VMExecutable, vm: relax.VirtualMachine, tmp_path: Path) -> None:
     path = tmp_path / "library.so"
-    export_library(build(mod, cpu_target()), path)
+    export_library(executable, path)
     assert [file.name for file in tmp_path.iterdir()] == ["library.so"]
     loaded = load_vm(path)
     x = np.random.default_rng(2).standard_normal((5, 64), np.float32)
@@ -192,12 +197,12 @@ def test_a_missing_library_is_named(tmp_path: Path) -> None:
 
 
 def test_a_failing_linker_leaves_no_file(
-    mod: tvm.IRModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    executable: relax.VMExecutable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failed = subprocess.CompletedProcess([], 1, "", "no such thing as ziglang")
     monkeypatch.setattr(cpu_build.subprocess, "run", lambda *_, **__: failed)
     with pytest.raises(ToolchainError, match="no such thing as ziglang"):
-        export_library(build(mod, cpu_target()), tmp_path / "library.so")
+        export_library(executable, tmp_path / "library.so")
     assert list(tmp_path.iterdir()) == []
 
 
