@@ -100,7 +100,8 @@ class CallGraph:
                 seconds = duration(step.function, step.processor, step.computed_rows) if duration else 0.0
                 deps = tuple(ids[key] for key in self._dependencies(chunk, index))
                 name = step.function.name
-                tasks.append(Task(len(tasks), step.processor, deps, seconds, chunk, index, name))
+                layer = step.call.layer
+                tasks.append(Task(len(tasks), step.processor, deps, seconds, chunk, index, name, layer))
                 steps.append(step)
         return TaskGraph(tuple(tasks), tuple(steps))
 

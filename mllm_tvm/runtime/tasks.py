@@ -19,8 +19,8 @@ class ScheduleError(MllmTvmError):
 class Task:
     """A unit of work that runs on one processor without interruption.
 
-    ``deps`` are the ids of the tasks that must end first, ``duration`` the expected seconds, ``chunk`` and
-    ``position`` the place in the model (for timelines only: the program order is the order of the tasks).
+    ``deps`` are the ids of the tasks that must end first, ``duration`` the expected seconds, ``chunk``,
+    ``position`` and ``layer`` the place in the model (the program order is the order of the tasks).
     """
 
     id: int
@@ -30,6 +30,7 @@ class Task:
     chunk: int = 0
     position: int = 0
     name: str = ""
+    layer: int = -1
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""Pictures of a timeline: Chrome traces and self-contained HTML pages."""

@@ -1,0 +1,91 @@
+"""A self-contained HTML page of a timeline: no script from elsewhere, no network."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from html import escape
+from importlib import resources
+from pathlib import Path
+
+from .timeline import Event, idle_gaps, seconds_by_function
+from .write import write_text
+
+_GAPS = 20
+
+
+def html_report(
+    title: str,
+    facts: Mapping[str, str],
+    events: Sequence[Event],
+    bars: Mapping[str, float] | None = None,
+    notes: Sequence[str] = (),
+) -> str:
+    """A page with the timeline, idle gaps of the NPU, seconds by function and, given ``bars``, a bar chart.
+
+    ``bars`` maps the configurations of an ablation to tokens a second.
+    """
+    sections = [
+        _table("Figures", [(escape(name), escape(value)) for name, value in facts.items()]),
+        _timeline(events),
+        _gaps(events),
+        _functions(events),
+    ]
+    if bars:
+        sections.append(_bars(bars))
+    if notes:
+        items = "".join(f"<li>{escape(note)}</li>" for note in notes)
+        sections.append(f"<section><h2>Assumptions</h2><ul>{items}</ul></section>")
+    template = (resources.files(__package__) / "page.html").read_text("utf-8")
+    return template.replace("{{title}}", escape(title)).replace("{{body}}", "\n".join(sections))
+
+
+def write_html_report(path: str | os.PathLike[str], page: str) -> None:
+    """Writes a page. Raises ReportError when it cannot be written."""
+    write_text(Path(path), page)
+
+
+def _timeline(events: Sequence[Event]) -> str:
+    rows = [[e.processor, e.function, e.chunk, e.layer, round(e.start, 9), round(e.end, 9)] for e in events]
+    # In a script element only "</" could end the data early.
+    data = json.dumps(rows, separators=(",", ":")).replace("</", "<\\/")
+    return (
+        '<section><h2>Timeline</h2><p class="hint">Wheel: zoom. Drag: move. Double click: everything.</p>'
+        '<canvas id="timeline" height="150"></canvas><p id="task">&nbsp;</p>'
+        f'<script type="application/json" id="events">{data}</script></section>'
+    )
+
+
+def _gaps(events: Sequence[Event]) -> str:
+    gaps = idle_gaps(events, "npu")
+    rows = [
+        (f"{g.start * 1e3:.2f}", f"{(g.end - g.start) * 1e3:.3f}", escape(g.before)) for g in gaps[:_GAPS]
+    ]
+    total = sum(gap.end - gap.start for gap in gaps) * 1e3
+    title = f"Idle gaps of the NPU: {len(gaps)}, {total:.2f} ms together"
+    return _table(title, [("at ms", "for ms", "then ran"), *rows], header=True)
+
+
+def _functions(events: Sequence[Event]) -> str:
+    totals = seconds_by_function(events)
+    rows = [(escape(p), escape(f), f"{seconds * 1e3:.2f}") for (p, f), seconds in totals.items()]
+    return _table("Time by function", [("processor", "function", "ms"), *rows], header=True)
+
+
+def _bars(bars: Mapping[str, float]) -> str:
+    longest = max(bars.values()) or 1.0
+    rows = "".join(
+        f'<div class="bar"><span>{escape(name)}</span>'
+        f'<i style="width:{60 * value / longest:.2f}%"></i><b>{value:.0f}</b></div>'
+        for name, value in bars.items()
+    )
+    return f'<section id="ablation"><h2>Ablation, prefill tokens/s</h2>{rows}</section>'
+
+
+def _table(title: str, rows: Sequence[Sequence[str]], header: bool = False) -> str:
+    cells = []
+    for index, row in enumerate(rows):
+        tag = "th" if header and index == 0 else "td"
+        cells.append("<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in row) + "</tr>")
+    return f"<section><h2>{escape(title)}</h2><table>{''.join(cells)}</table></section>"

@@ -1,0 +1,104 @@
+"""How a system runs a prompt: chunking, number format, placement and policy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from .errors import SimulationError
+
+PLACEABLE = ("linear", "norm", "activation")
+
+
+@dataclass(frozen=True)
+class Placement:
+    """The processor of each kind of function: ``cpu`` or ``npu``; attention and shadows are on the CPU."""
+
+    linear: str = "npu"
+    norm: str = "cpu"
+    activation: str = "npu"
+
+    def __post_init__(self) -> None:
+        for kind in PLACEABLE:
+            processor = getattr(self, kind)
+            if processor not in ("cpu", "npu"):
+                raise SimulationError(f"placement of {kind} is {processor!r}, expected cpu or npu")
+
+    @staticmethod
+    def of(values: dict[str, str]) -> Placement:
+        """A placement from function kind -> processor; raises SimulationError."""
+        for kind in values:
+            if kind not in PLACEABLE:
+                raise SimulationError(f"cannot place {kind!r}: expected {', '.join(PLACEABLE)}")
+        return Placement(**values)
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """One way to run a prompt."""
+
+    name: str
+    chunk_lengths: tuple[int, ...] = (256,)
+    """Compiled lengths; empty for one graph of exactly the prompt's length."""
+    policy: str = "paper"
+    pruned_share: float = 0.85
+    """Share of the layers that have no shadow path; 1.0 for no shadow outliers at all."""
+    placement: Placement = field(default_factory=Placement)
+    grouped: bool = False
+    """Linears quantized in groups along K rather than per tensor."""
+    plain_shapes: bool = False
+    """Activations keep their plain shape; only fixed chunk lengths can be profiled for a better one."""
+    pads_float: bool = True
+    """Float functions run on a chunk's padding too."""
+    fuses_float: bool = False
+    """Float functions on the CPU are compiled into one pass rather than run operator by operator."""
+    merges_on_cpu: bool = False
+    """In layers with shadows the norms and activations that add their results are on the CPU: the NPU never
+    waits for a float result."""
+    plans_chunks: bool = False
+    """Several ways to cut the prompt are simulated and the fastest is taken."""
+    alternatives: tuple[Placement, ...] = ()
+    """Other placements that are simulated too; the fastest is taken."""
+    builds_graph: bool = False
+    """The NPU graph is built and optimized again for each prompt."""
+    sets_up: bool = True
+    """State is allocated and first touched in each prefill rather than once when the engine opens."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.pruned_share <= 1.0:
+            raise SimulationError(f"pruned share is {self.pruned_share!r}, expected 0 to 1")
+        if any(length < 1 for length in self.chunk_lengths):
+            raise SimulationError(f"chunk lengths {self.chunk_lengths}: expected positive numbers")
+
+
+_CPU = Placement("cpu", "cpu", "cpu")
+CPU_ONLY = Configuration(
+    "cpu", (), "sequential", 1.0, _CPU, pads_float=False, fuses_float=True, sets_up=False
+)
+PAPER = Configuration("paper")
+SHADOW = replace(PAPER, name="shadow-outliers", policy="sequential")
+CHUNKED = replace(SHADOW, name="chunk-sharing", pruned_share=1.0, grouped=True)
+NAIVE = replace(CHUNKED, name="naive-npu", chunk_lengths=(), plain_shapes=True, builds_graph=True)
+OURS = Configuration(
+    "ours",
+    (32, 64, 128, 256, 384),
+    "ours",
+    placement=Placement(norm="npu"),
+    merges_on_cpu=True,
+    plans_chunks=True,
+    alternatives=(Placement(norm="cpu"),),
+    pads_float=False,
+    fuses_float=True,
+    sets_up=False,
+)
+OURS_COMPILED = replace(OURS, name="ours-compiled", placement=Placement(activation="cpu"), alternatives=())
+"""What the compiler emits today: integer functions on the NPU, every float function on the CPU."""
+ABLATION = (CPU_ONLY, NAIVE, CHUNKED, SHADOW, PAPER)
+"""The paper's steps, from no NPU to the whole system."""
+CONFIGURATIONS = {configuration.name: configuration for configuration in (*ABLATION, OURS, OURS_COMPILED)}
+
+
+def find_configuration(name: str) -> Configuration:
+    """The configuration of that name; raises SimulationError."""
+    if name not in CONFIGURATIONS:
+        raise SimulationError(f"unknown configuration {name!r}: expected one of {', '.join(CONFIGURATIONS)}")
+    return CONFIGURATIONS[name]

@@ -1,0 +1,72 @@
+"""What a model needs in memory, and whether the NPU can address it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .configuration import Configuration
+from .errors import SimulationError
+from .models import MODELS, ModelShape
+from .profile import DeviceProfile
+from .program import OUTLIER_CHANNELS, shadow_layers
+
+_BUFFERS = 3
+"""Live float activations of the widest function: its input, its output, the residual stream."""
+
+
+@dataclass(frozen=True)
+class MemoryUse:
+    """Bytes by purpose."""
+
+    npu_weights: int
+    embedding: int
+    head: int
+    kv_cache: int
+    shadow_rows: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return sum(vars(self).values())
+
+
+def memory_use(model: ModelShape, configuration: Configuration, prompt: int) -> MemoryUse:
+    """Peak bytes of a prefill: int8 linears, int8 head, float16 embedding, float32 caches and buffers.
+
+    A layer with shadows keeps the float32 rows of its hot outlier channels: at most 3 % of them.
+    """
+    shadows = shadow_layers(model.layers, configuration.pruned_share)
+    columns = model.qkv_columns + 2 * model.hidden + model.up_columns
+    hot = max(OUTLIER_CHANNELS, round(0.03 * model.hidden))
+    longest = min(max(configuration.chunk_lengths, default=prompt), prompt)
+    widest = max(model.up_columns, model.qkv_columns)
+    return MemoryUse(
+        npu_weights=model.linear_weights,
+        embedding=2 * model.head_weights,
+        head=model.head_weights,
+        kv_cache=model.kv_bytes(prompt),
+        shadow_rows=4 * hot * columns * len(shadows),
+        activations=4 * _BUFFERS * longest * widest,
+    )
+
+
+def npu_bytes(model: ModelShape, configuration: Configuration) -> int:
+    """Bytes the NPU addresses: its weights and the buffers of the longest chunk."""
+    if configuration.placement.linear != "npu":
+        return 0
+    longest = max(configuration.chunk_lengths, default=256)
+    return model.linear_weights + 4 * _BUFFERS * longest * max(model.up_columns, model.qkv_columns)
+
+
+def check_npu_memory(model: ModelShape, configuration: Configuration, profile: DeviceProfile) -> None:
+    """Raises SimulationError, with what would fit, when the NPU cannot address the model."""
+    needed, limit = npu_bytes(model, configuration), profile.npu_memory_bytes
+    if needed <= limit:
+        return
+    fitting = [shape.name for shape in MODELS.values() if npu_bytes(shape, configuration) <= limit]
+    raise SimulationError(
+        f"{model.name} needs {needed / 1e9:.2f} GB of NPU memory, {profile.name} has {limit / 1e9:.2f} GB "
+        f"({profile.npu.sessions} sessions): {(needed - limit) / 1e9:.2f} GB too much. "
+        f"What fits: {', '.join(fitting) or 'none of the models'}"
+    )

@@ -1,0 +1,82 @@
+"""Plans: a searched configuration as a JSON file that ``mllm-tvm compile --plan`` reads."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from .configuration import Placement
+from .errors import SimulationError
+from .search import COMPILABLE, SearchResult
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to compile for a device."""
+
+    model: str
+    profile: str
+    chunk_lengths: tuple[int, ...]
+    pruned_share: float
+    placement: Placement
+    policy: str
+
+
+def write_plan(path: str | os.PathLike[str], result: SearchResult, model: str, profile: str) -> None:
+    """Writes the plan of a search to a temporary file and renames it."""
+    found = result.configuration
+    data = {
+        "schema_version": SCHEMA_VERSION,
+        "model": model,
+        "profile": profile,
+        "chunk_lengths": list(found.chunk_lengths),
+        "pruned_share": found.pruned_share,
+        "placement": vars(found.placement),
+        "policy": found.policy,
+        "mean_prefill_s": result.seconds,
+    }
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(data, indent=1) + "\n", "utf-8")
+    temporary.replace(target)
+
+
+def read_plan(path: str | os.PathLike[str]) -> Plan:
+    """The plan in a file; raises SimulationError naming what is missing, wrong or cannot be compiled."""
+    try:
+        data = json.loads(Path(path).read_text("utf-8"))
+        version = data["schema_version"]
+        if version != SCHEMA_VERSION:
+            raise SimulationError(f"plan {path} has schema_version {version!r}, expected {SCHEMA_VERSION}")
+        plan = Plan(
+            str(data["model"]),
+            str(data["profile"]),
+            tuple(int(length) for length in data["chunk_lengths"]),
+            float(data["pruned_share"]),
+            Placement.of(data["placement"]),
+            str(data["policy"]),
+        )
+    except OSError as error:
+        raise SimulationError(f"plan {path} cannot be read: {error}") from error
+    except KeyError as error:
+        raise SimulationError(f"plan {path} has no {error}: make it again with simulate --search") from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise SimulationError(f"plan {path} is damaged ({error}): make it again") from error
+    return _checked(plan, path)
+
+
+def _checked(plan: Plan, path: str | os.PathLike[str]) -> Plan:
+    if not plan.chunk_lengths or min(plan.chunk_lengths) < 1:
+        raise SimulationError(f"plan {path}: chunk lengths {plan.chunk_lengths}, expected positive numbers")
+    if not 0.0 <= plan.pruned_share <= 1.0:
+        raise SimulationError(f"plan {path}: pruned share {plan.pruned_share}, expected 0 to 1")
+    if plan.placement not in COMPILABLE:
+        raise SimulationError(
+            f"plan {path} places {vars(plan.placement)}: the compiler puts linears on the NPU and float "
+            "functions on the CPU; search without --any-placement"
+        )
+    return plan

@@ -1,0 +1,102 @@
+"""Simulates a prefill: the scheduler the engine uses, on the virtual clock of a device profile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from mllm_tvm.runtime.list_schedule import ScheduleGraph
+from mllm_tvm.runtime.planner import ChunkPlan
+from mllm_tvm.runtime.scheduler import simulate
+from mllm_tvm.runtime.tasks import PROCESSORS, Span, initial_state, program_order
+
+from .bound import prefill_bound
+from .configuration import Configuration
+from .cost import CostModel
+from .expand import Prefill, candidate_plans, expand_chunks
+from .memory import check_npu_memory
+from .models import ModelShape
+from .profile import DeviceProfile
+
+
+@dataclass(frozen=True)
+class PrefillRun:
+    """One simulated prefill."""
+
+    model: ModelShape
+    configuration: Configuration
+    prompt: int
+    prefill: Prefill
+    spans: tuple[Span, ...]
+
+    @property
+    def seconds(self) -> float:
+        """From the request to the first token's logits."""
+        return max(span.end for span in self.spans)
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Prompt tokens a second."""
+        return self.prompt / self.seconds
+
+    @property
+    def chunks(self) -> tuple[ChunkPlan, ...]:
+        """How the prompt was cut."""
+        return self.prefill.chunks
+
+    @property
+    def lower_bound_s(self) -> float:
+        """No order of these tasks is faster."""
+        return prefill_bound(ScheduleGraph.of(initial_state(program_order(self.prefill.tasks))[0]))
+
+    @property
+    def busy_s(self) -> dict[str, float]:
+        """Seconds each processor works."""
+        return {processor: busy_seconds(self.spans, processor) for processor in PROCESSORS}
+
+    @property
+    def bubble(self) -> float:
+        """Share of the time between the NPU's first and last task in which it idles; 0 without NPU tasks."""
+        return npu_bubble(self.spans)
+
+
+def simulate_prefill(
+    model: ModelShape, configuration: Configuration, profile: DeviceProfile, prompt: int
+) -> PrefillRun:
+    """The prefill of ``prompt`` tokens, by the best of the configuration's chunk plans.
+
+    Raises SimulationError for an empty prompt or a model that does not fit the profile's NPU memory,
+    ScheduleError for an unknown policy.
+    """
+    check_npu_memory(model, configuration, profile)
+    cost = CostModel(profile)
+    runs = [
+        _run(model, candidate, prompt, expand_chunks(model, candidate, cost, chunks))
+        for candidate in _placements(configuration)
+        for chunks in candidate_plans(model, candidate, cost, prompt)
+    ]
+    return min(runs, key=lambda run: run.seconds)
+
+
+def _placements(configuration: Configuration) -> list[Configuration]:
+    """The configuration with each placement it may use."""
+    placements = (configuration.placement, *configuration.alternatives)
+    return [replace(configuration, placement=placement) for placement in placements]
+
+
+def _run(model: ModelShape, configuration: Configuration, prompt: int, prefill: Prefill) -> PrefillRun:
+    return PrefillRun(model, configuration, prompt, prefill, simulate(prefill.tasks, configuration.policy))
+
+
+def busy_seconds(spans: Iterable[Span], processor: str) -> float:
+    """Seconds the tasks of a processor take together."""
+    return sum(span.end - span.start for span in spans if span.task.processor == processor)
+
+
+def npu_bubble(spans: Iterable[Span]) -> float:
+    """Share of the time between the NPU's first and last task in which it idles; 0 without NPU tasks."""
+    on_npu = [span for span in spans if span.task.processor == "npu"]
+    if not on_npu:
+        return 0.0
+    window = max(span.end for span in on_npu) - min(span.start for span in on_npu)
+    return max(0.0, 1.0 - busy_seconds(on_npu, "npu") / window) if window else 0.0
