@@ -23,13 +23,15 @@ if TYPE_CHECKING:
 class Rope:
     """Rotary settings: ``dim`` of each head's channels are rotated, by angles of base ``theta``.
 
-    ``scaling`` holds the numbers of a scaled variant under their names in ``config.json``.
+    ``scaling`` holds the numbers of a scaled variant under their names in ``config.json``, ``divisors`` what
+    each pair's frequency is divided by (GGUF files say so instead), empty for nothing.
     """
 
     dim: int
     theta: float = 10000.0
     kind: str = "default"
     scaling: Mapping[str, float] = field(default_factory=dict)
+    divisors: tuple[float, ...] = ()
 
     def tables(self, positions: int) -> tuple[np.ndarray, np.ndarray]:
         """Cosines and sines, [positions, dim] float32 each, computed in float64."""
@@ -39,8 +41,9 @@ class Rope:
         return (factor * np.cos(angles)).astype(np.float32), (factor * np.sin(angles)).astype(np.float32)
 
     def inverse_wavelengths(self) -> np.ndarray:
-        """Radians a position turns each pair of channels by, without scaling: [dim / 2] float64."""
-        return self.theta ** -(np.arange(0, self.dim, 2, dtype=np.float64) / self.dim)
+        """Radians a position turns each pair of channels by, before scaling: [dim / 2] float64."""
+        plain = self.theta ** -(np.arange(0, self.dim, 2, dtype=np.float64) / self.dim)
+        return plain / np.asarray(self.divisors) if self.divisors else plain
 
 
 Frequencies = tuple[np.ndarray, float]
@@ -131,7 +134,10 @@ def read_rope(reader: ConfigReader, head_dim: int, default_share: float = 1.0) -
     if dim % 2 or not 0 < dim <= head_dim:
         raise reader.error("partial_rotary_factor", f"an even number of rotated channels of {head_dim}")
     theta = inner.number("rope_theta", reader.number("rope_theta", 10000.0))
-    return Rope(dim, theta, kind, _scaling(reader, inner, kind))
+    divisors = tuple(rope.get("frequency_divisors", ()))
+    if divisors and (len(divisors) != dim // 2 or not all(divisor > 0 for divisor in divisors)):
+        raise ModelError(f"{reader.path}: frequency divisors: expected {dim // 2} positive numbers")
+    return Rope(dim, theta, kind, _scaling(reader, inner, kind), divisors)
 
 
 def _rope_object(reader: ConfigReader) -> tuple[str, Mapping[str, Any]]:
@@ -145,9 +151,8 @@ def _rope_object(reader: ConfigReader) -> tuple[str, Mapping[str, Any]]:
 
 
 def _scaling(reader: ConfigReader, inner: ConfigReader, kind: str) -> dict[str, float]:
-    context = reader.number("max_position_embeddings")
-    defaults = {"original_max_position_embeddings": context}
-    numbers = {name: inner.number(name, defaults.get(name)) for name in _REQUIRED.get(kind, ())}
+    context = {"original_max_position_embeddings": reader.value("max_position_embeddings")}
+    numbers = {name: inner.number(name, context.get(name)) for name in _REQUIRED.get(kind, ())}
     for name in _OPTIONAL.get(kind, ()):
         if inner.settings.get(name) is not None:
             numbers[name] = inner.number(name)
