@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import select
@@ -13,6 +14,9 @@ import tempfile
 import time
 from types import TracebackType
 from typing import Self
+
+from tvm.rpc.base import random_key
+from tvm.rpc.tracker import TrackerServerHandler
 
 from targets.errors import DeviceError
 from targets.hexagon.toolchain import find_qemu
@@ -158,19 +162,18 @@ class _ServedDevice:
 
 
 def serve_tracker(host: str, port: int) -> None:
-    """Run TVM's RPC tracker at ``host:port`` until it is interrupted; raises DeviceError when it cannot."""
-    from tvm.rpc.tracker import Tracker as TvmTracker
+    """Run TVM's RPC tracker at ``host:port`` in this thread, until it is interrupted.
 
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    Raises DeviceError when the address is taken or not of this host.
+    """
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((host, port))
-        except OSError as error:
+            listener.bind((host, port))
+        except (OSError, OverflowError) as error:
             raise DeviceError(
                 f"cannot serve a tracker at {host}:{port}: {error}; choose another port"
             ) from error
-    tracker = TvmTracker(host, port=port, port_end=port + 1, silent=True)
-    try:
-        tracker.proc.join()
-    finally:
-        tracker.terminate()
+        listener.listen()
+        asyncio.set_event_loop(asyncio.new_event_loop())
+        TrackerServerHandler(listener, random_key("tracker")).run()
