@@ -228,16 +228,24 @@ def validation_stories(settings: Settings) -> list[str]:
     return list(stories(settings.validation_seed, settings.validation_stories))
 
 
-def train(settings: Settings, out: Path, minutes: float, compiled: bool) -> dict[str, Any]:
-    """Trains, measures, saves; returns the record."""
+def train(
+    settings: Settings, out: Path, minutes: float, compiled: bool, start_from: Path | None = None
+) -> dict[str, Any]:
+    """Trains, measures, saves; returns the record. `start_from` is a trained directory to go on from."""
     start = time.monotonic()
     torch.manual_seed(settings.torch_seed)
     texts = list(stories(settings.training_seed, settings.training_stories))
-    tokenizer = train_tokenizer(texts[: settings.tokenizer_stories], settings)
+    previous: dict[str, Any] | None = None
+    if start_from:
+        tokenizer = Tokenizer.from_file(str(start_from / "tokenizer.json"))
+        model = LlamaForCausalLM.from_pretrained(start_from, dtype=torch.float32)
+        previous = json.loads((start_from / "training.json").read_text(encoding="utf-8"))
+    else:
+        tokenizer = train_tokenizer(texts[: settings.tokenizer_stories], settings)
+        model = new_model(settings)
     stream = torch.tensor([token for row in encode(tokenizer, texts) for token in row])
     length = settings.positions + 1
     rows = stream[: len(stream) // length * length].view(-1, length)
-    model = new_model(settings)
     parameters = sum(value.numel() for value in model.parameters())
     print(f"{len(texts)} stories, {len(stream)} tokens, {parameters} parameters", flush=True)
     steps, loss = fit(model, rows, settings, minutes, compiled)
@@ -257,6 +265,7 @@ def train(settings: Settings, out: Path, minutes: float, compiled: bool) -> dict
         "transformers": transformers.__version__,
         "threads": torch.get_num_threads(),
         "wall_time_seconds": round(wall_time),
+        "continued_from": previous,
     }
     save(model, tokenizer, record, out)
     return record
@@ -279,6 +288,10 @@ def main() -> None:
     action.add_argument("--evaluate", type=Path, metavar="DIR", help="measure a trained model instead")
     parser.add_argument("--steps", type=int, default=defaults.steps)
     parser.add_argument("--stories", type=int, default=defaults.training_stories, help="stories to train on")
+    parser.add_argument("--batch", type=int, default=defaults.batch, help="rows of 512 tokens in a step")
+    parser.add_argument("--rate", type=float, default=defaults.learning_rate, help="highest learning rate")
+    parser.add_argument("--seed", type=int, default=defaults.training_seed, help="of the training stories")
+    parser.add_argument("--start", type=Path, metavar="DIR", help="trained model to go on from")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=math.inf, help="anneal early to end in time")
     parser.add_argument("--compile", action="store_true", help="torch.compile: faster, needs a C++ compiler")
@@ -288,8 +301,14 @@ def main() -> None:
     if arguments.evaluate:
         result: dict[str, Any] = evaluate_directory(arguments.evaluate, defaults.validation_stories)
     else:
-        settings = Settings(steps=arguments.steps, training_stories=arguments.stories)
-        result = train(settings, arguments.out, arguments.minutes, arguments.compile)
+        settings = Settings(
+            steps=arguments.steps,
+            batch=arguments.batch,
+            learning_rate=arguments.rate,
+            training_stories=arguments.stories,
+            training_seed=arguments.seed,
+        )
+        result = train(settings, arguments.out, arguments.minutes, arguments.compile, arguments.start)
     print(json.dumps(result, indent=2))
 
 

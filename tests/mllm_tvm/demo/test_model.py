@@ -183,6 +183,9 @@ def test_a_tiny_training_run_is_repeatable_and_complete(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "first").iterdir()) == sorted(FILES)
     assert first["steps_taken"] == 2
     assert first["validation_loss"] == pytest.approx(second["validation_loss"], rel=1e-6)
+    third = train(settings, tmp_path / "third", 10, compiled=False, start_from=tmp_path / "first")
+    assert third["continued_from"] == first
+    assert third["validation_loss"] < first["validation_loss"]
 
 
 def test_saving_replaces_and_leaves_nothing_behind(tmp_path: Path) -> None:
