@@ -29,11 +29,18 @@ _FREE_DEVICE_SECONDS = 60.0
 
 
 class Counters(NamedTuple):
-    """Work of one kernel call, as the emulator counts it; zeros on device "host"."""
+    """Work of one kernel call, as the emulator counts it; no packets and instructions on device "host".
+
+    ``packets`` are those on the longest path: the serial parts of the kernel, and in each parallel loop the
+    hardware context that had most to do. The other counts are sums over all contexts; ``contexts`` says how
+    many there were.
+    """
 
     packets: int
     instructions: int
     hvx_instructions: int
+    total_packets: int
+    contexts: int
 
 
 class DeviceSession:
@@ -118,7 +125,12 @@ class DeviceSession:
         self._check_tensors(tensors)
         with self._request(f"run kernel {kernel}"):
             counts = self._function(kernel)(*tensors)
-        return Counters(*struct.unpack("<3q", bytes(counts)))
+        return Counters(*struct.unpack("<5q", bytes(counts)))
+
+    def use_contexts(self, count: int) -> None:
+        """Let later calls run parallel loops on ``count`` hardware contexts, 1 to 4 (default: 4)."""
+        with self._request(f"use {count} contexts"):
+            self._function("mllm.use_contexts")(count)
 
     def close(self) -> None:
         """End the session and its device process; the tensors become unusable. Closing twice is fine."""

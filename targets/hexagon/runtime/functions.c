@@ -5,6 +5,7 @@
 #include <string.h>
 #include <tvm/ffi/c_api.h>
 
+#include "contexts.h"
 #include "handle.h"
 #include "kernel_call.h"
 #include "registry.h"
@@ -90,6 +91,18 @@ static bool copy_to_window(struct server* server) {
   return true;
 }
 
+/* (count) -> None: how many hardware contexts parallel loops use. */
+static bool use_contexts(struct server* server) {
+  const struct argument* values = server->arguments.values;
+  if (server->arguments.count != 1 || values[0].type_index != kTVMFFIInt || values[0].value.word == 0 ||
+      values[0].value.word > CONTEXTS_MAX) {
+    return fail(&server->failure, "mllm.use_contexts takes a number from 1 to %d", CONTEXTS_MAX);
+  }
+  contexts_use((uint32_t)values[0].value.word);
+  reply_call_none(&server->stream);
+  return true;
+}
+
 static const struct builtin {
   const char* name;
   bool (*call)(struct server* server);
@@ -99,6 +112,7 @@ static const struct builtin {
     {"mllm.copy_to_window", copy_to_window},
     {"ffi.SystemLib", system_library},
     {"tvm.rpc.server.ModuleGetFunction", module_get_function},
+    {"mllm.use_contexts", use_contexts},
 };
 
 enum { BUILTIN_COUNT = sizeof builtins / sizeof builtins[0] };

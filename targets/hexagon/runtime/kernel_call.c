@@ -5,7 +5,7 @@
 #include <tvm/ffi/c_api.h>
 
 #include "backend.h"
-#include "counters.h"
+#include "contexts.h"
 #include "reply.h"
 
 /* The arguments of one call, in the form generated code takes them. */
@@ -66,8 +66,9 @@ static bool bind_argument(const struct heap* heap, const struct argument* argume
   }
 }
 
-static bool reply_counters(struct stream* stream, struct counters spent) {
-  const int64_t counts[3] = {spent.packets, spent.instructions, spent.hvx_instructions};
+static bool reply_work(struct stream* stream, struct work work) {
+  const uint64_t counts[5] = {work.packets, work.instructions, work.hvx_instructions, work.total_packets,
+                              work.contexts};
   return reply_call_bytes(stream, counts, sizeof counts);
 }
 
@@ -79,10 +80,10 @@ bool kernel_call(struct stream* stream, const struct heap* heap, const struct ke
   }
   TVMFFIAny result = {.type_index = kTVMFFINone};
   backend_clear_error();
-  const struct counters before = counters_read();
+  work_begin();
   const int status = kernel->call(NULL, frame.values, arguments->count, &result);
-  const struct counters spent = counters_since(before);
+  const struct work work = work_end();
   if (status != 0) return fail(failure, "kernel %s: %s", kernel->name, backend_error());
-  reply_counters(stream, spent);
+  reply_work(stream, work);
   return true;
 }

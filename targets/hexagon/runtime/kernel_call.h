@@ -10,8 +10,8 @@
 #include "registry.h"
 #include "stream.h"
 
-/* Calls a kernel and replies with what it cost: packets, instructions and HVX instructions, as three
- * little-endian int64. False with a reason when an argument was refused or the kernel raised an error. */
+/* Calls a kernel and replies with what it cost: packets on the longest path, instructions, HVX instructions
+ * and packets of all contexts, and how many contexts there were, as five little-endian int64. False with a reason when an argument was refused or the kernel raised an error. */
 bool kernel_call(struct stream* stream, const struct heap* heap, const struct kernel* kernel,
                  const struct arguments* arguments, struct failure* failure);
 

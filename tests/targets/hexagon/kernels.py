@@ -14,6 +14,7 @@ from targets.hexagon.target import host_target
 from targets.hexagon.toolchain import ServerKind, link_server
 
 SLOW_SIZE = 1024
+PARALLEL_SIZE = 1 << 16
 
 needs_qemu = pytest.mark.skipif(
     shutil.which("qemu-hexagon") is None, reason="qemu-hexagon is not installed (apt-get install qemu-user)"
@@ -42,6 +43,16 @@ def add_kernel(length: int) -> tirx.PrimFunc:
     return te.create_prim_func([a, b, te.compute((length,), lambda i: a[i] + b[i], name="c")])
 
 
+def parallel_add_kernel() -> tirx.PrimFunc:
+    """c = a + b, int32, in a parallel loop."""
+    schedule = tvm.s_tir.Schedule(add_kernel(PARALLEL_SIZE))
+    block = schedule.get_sblock("c")
+    outer, inner = schedule.split(schedule.get_loops(block)[0], [None, 32])
+    schedule.parallel(outer)
+    schedule.vectorize(inner)
+    return schedule.mod["main"]
+
+
 def slow_kernel() -> tirx.PrimFunc:
     """An int32 matrix product, unscheduled: it takes a second or more on any device."""
     shape = (SLOW_SIZE, SLOW_SIZE)
@@ -57,7 +68,12 @@ def crash_kernel() -> tirx.PrimFunc:
 
 
 def build_server(kind: ServerKind, folder: Path) -> Path:
-    """A server with the kernels "add" (length 64), "slow" and "crash"."""
-    kernels = {"add": add_kernel(64), "slow": slow_kernel(), "crash": crash_kernel()}
+    """A server with the kernels "add" (length 64), "parallel_add", "slow" and "crash"."""
+    kernels = {
+        "add": add_kernel(64),
+        "parallel_add": parallel_add_kernel(),
+        "slow": slow_kernel(),
+        "crash": crash_kernel(),
+    }
     build_object(kernels, target_of(kind), folder / f"{kind}.o")
     return link_server([folder / f"{kind}.o"], kind, folder / f"server-{kind}")

@@ -12,7 +12,7 @@ import pytest
 from targets.hexagon.toolchain import include_flags, server_sources
 
 SOURCES = Path(__file__).parent / "c"
-SANITIZE = ["-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+SANITIZE = ["-g", "-O1", "-pthread", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 WARNINGS = ["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Werror"]
 FUZZ_CASES = 5000
 

@@ -21,7 +21,7 @@ import tvm.rpc
 from targets.errors import DeviceError, ToolchainError
 from targets.hexagon.session import Counters, DeviceSession, open_session
 from targets.hexagon.tracker import self_contained_launcher
-from tests.targets.hexagon.kernels import SLOW_SIZE, build_server, needs_qemu
+from tests.targets.hexagon.kernels import PARALLEL_SIZE, SLOW_SIZE, build_server, needs_qemu
 
 DEATH_SECONDS = 3.0
 """An upper limit with room for a busy machine; measured deaths are reported within some 20 ms."""
@@ -60,7 +60,7 @@ def call_add(session: DeviceSession) -> tuple[Counters, np.ndarray]:
 @local_devices
 def test_kernel_call(session: DeviceSession, device: str) -> None:
     assert session.device == device
-    assert session.kernels() == ["add", "crash", "slow"]
+    assert session.kernels() == ["add", "crash", "parallel_add", "slow"]
     counters, result = call_add(session)
     np.testing.assert_array_equal(result, np.arange(1000, 1064))
     assert call_add(session)[0] == counters
@@ -68,8 +68,9 @@ def test_kernel_call(session: DeviceSession, device: str) -> None:
         # 64 additions take at least two HVX vectors or 64 scalars, and the call checks its arguments.
         assert 64 < counters.packets < 10_000
         assert counters.packets < counters.instructions
+        assert (counters.total_packets, counters.contexts) == (counters.packets, 1)
     else:
-        assert counters == (0, 0, 0)
+        assert counters == (0, 0, 0, 0, 1)
 
 
 @local_devices
@@ -104,6 +105,27 @@ def test_rows(session: DeviceSession) -> None:
 
 
 @local_devices
+def test_contexts(session: DeviceSession, device: str) -> None:
+    array = np.arange(PARALLEL_SIZE, dtype=np.int32)
+    a, c = session.upload(array), session.empty(array.shape, "int32")
+    one, four = {}, {}
+    for count, counters in ((1, one), (4, four)):
+        session.use_contexts(count)
+        counters["add"] = session.call("parallel_add", a, a, c)
+        np.testing.assert_array_equal(session.download(c), 2 * array)
+        session.write(c, array)
+        assert session.call("parallel_add", a, a, c) == counters["add"]
+    if device == "qemu":
+        assert one["add"].packets > 3.5 * four["add"].packets
+        assert one["add"].total_packets == one["add"].packets
+        assert four["add"].total_packets == pytest.approx(one["add"].packets, rel=0.1)
+        assert four["add"].contexts == 4
+    for count in (0, 5, -1):
+        with pytest.raises(DeviceError, match="takes a number from 1 to 4"):
+            session.use_contexts(count)
+
+
+@local_devices
 def test_arrays_that_do_not_fit_are_refused(session: DeviceSession) -> None:
     tensor = session.empty((4, 5), "int32")
     for array in (np.zeros((5, 5), "int32"), np.zeros((4, 4), "int32"), np.zeros((4, 5), "int64")):
@@ -119,7 +141,7 @@ def test_arrays_that_do_not_fit_are_refused(session: DeviceSession) -> None:
 @local_devices
 def test_refused_calls_leave_the_session_usable(session: DeviceSession) -> None:
     a, short = session.empty((64,), "int32"), session.empty((63,), "int32")
-    with pytest.raises(DeviceError, match=r"has no kernel 'sub'; it has \['add', 'crash', 'slow'\]"):
+    with pytest.raises(DeviceError, match=r"has no kernel 'sub'; it has \['add', 'crash', 'parallel_add', 'slow'\]"):
         session.call("sub", a, a, a)
     with pytest.raises(DeviceError, match=r"has no kernel 'mllm\.kernels'"):
         session.call("mllm.kernels")
@@ -182,7 +204,7 @@ def test_plain_tvm_client(device: str, server_of: Callable[[str], Path]) -> None
     memory.sync()
     np.testing.assert_array_equal(second.numpy(), array)
     tensors = [tvm.runtime.empty((64,), "int32", memory).copyfrom(array[:64]) for _ in range(3)]
-    assert len(bytes(rpc.system_lib()["add"](*tensors))) == 3 * np.dtype("int64").itemsize
+    assert len(bytes(rpc.system_lib()["add"](*tensors))) == 5 * np.dtype("int64").itemsize
     np.testing.assert_array_equal(tensors[2].numpy(), 2 * array[:64])
     with pytest.raises(AttributeError):
         rpc.system_lib()["sub"]

@@ -71,7 +71,7 @@ def call_add(session: DeviceSession) -> tuple[int, np.ndarray]:
 
 def test_session(tracker: str, server: Path) -> None:
     with open_session(f"tracker://{tracker}/{KEY}", server) as session:
-        assert session.kernels() == ["add", "crash", "slow"]
+        assert session.kernels() == ["add", "crash", "parallel_add", "slow"]
         assert session.pid is None
         packets, result = call_add(session)
         assert packets == call_add(session)[0] > 0

@@ -217,7 +217,7 @@ static void kernels_get_checked_tensors(void) {
     size_t size = 0;
     const int32_t code = reply_code(&replies, i + 1, &data, &size);
     if (cases[i].refusal == NULL) {
-      CHECK(code == RPC_RETURN && size == 4 + 12 + 12 + 24);
+      CHECK(code == RPC_RETURN && size == 4 + 12 + 12 + 40);
     } else {
       check_exception(&replies, i + 1, cases[i].refusal);
     }
