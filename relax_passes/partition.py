@@ -58,6 +58,7 @@ class _Partitioner:
         self.table = analyze_token_axis(function)
         self.returned = results(function)
         self.stages = _stages(function, self.table, set(self.inputs))
+        self.outputs = _read_elsewhere(self.stages) | set(self.returned)
         self.builder = relax.BlockBuilder()
         self.shared: dict[int, list[tuple[relax.Function, ir.GlobalVar]]] = {}
         self.counts: dict[str, int] = {}
@@ -95,9 +96,7 @@ class _Partitioner:
 
     def _outputs(self, stage: _Stage) -> list[relax.Var]:
         """The values of a stage that other stages or the caller read, in order of definition."""
-        used = {leaf for other in self.stages if other is not stage for leaf in _read(other.bindings)}
-        used.update(self.returned)
-        return [b.var for b in stage.bindings if b.var in used]
+        return [b.var for b in stage.bindings if b.var in self.outputs]
 
     def _share(self, function: relax.Function, stage: _Stage) -> ir.GlobalVar:
         candidates = self.shared.setdefault(structural_hash(function), [])
@@ -162,6 +161,11 @@ def _kind(binding: relax.VarBinding, table: TokenAxisTable, inputs: set[relax.Va
 def _holds_rows(axis: TokenAxis | None) -> bool:
     """Whether a value is a weight, or has one row (first axis) for each new token: what a chunk can cut."""
     return axis is None or (axis.axis == 0 and isinstance(axis.tokens, relax.Var))
+
+
+def _read_elsewhere(stages: Sequence[_Stage]) -> set[relax.Var]:
+    """The values that a stage other than their own reads."""
+    return {value for stage in stages for value in _free_variables(stage.bindings)}
 
 
 def _read(found: Sequence[relax.VarBinding]) -> list[relax.Var]:
