@@ -65,12 +65,14 @@ def link_server(objects: Sequence[Path], kind: ServerKind, out: Path) -> Path:
 
 
 def prepare_servers() -> None:
-    """Compile the device server for both kinds of device, unless a cache has it.
+    """Compile the device server for both kinds of device, and its C library, unless a cache has them.
 
     ``link_server`` does the same when needed; calling this first separates the two times.
     """
-    for kind in get_args(ServerKind):
-        _server_objects(kind)
+    cache_dir().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache_dir(), prefix=".preparing-") as folder:
+        for kind in get_args(ServerKind):
+            link_server([], kind, Path(folder) / kind)
 
 
 def include_flags() -> list[str]:
