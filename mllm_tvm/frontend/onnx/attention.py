@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mllm_tvm.frontend.onnx.dims import ONE, SEQ, Binding, Dim, row_dims, text
-from mllm_tvm.frontend.onnx.tensor import Tensor, Unsupported, scalar, source
+from mllm_tvm.frontend.onnx.tensor import Tensor, UnsupportedError, scalar, source
 
 # What is added to a score that must not count; any model's scores are smaller.
 _MASKED = -1e4
@@ -33,14 +33,14 @@ class Masks:
         """[seq, past + seq] bool: which tokens each new token attends to.
 
         Raises:
-            Unsupported: the scores get a bias, or heads differ.
+            UnsupportedError: the scores get a bias, or heads differ.
         """
         seq, total = binding.seq, binding.seq + binding.past
         allowed = np.ones((1, 1, seq, total), bool)
         for mask in self.added:
             array = evaluate(mask, binding)
             if array.dtype != bool and np.any((array != 0) & ~(array <= _MASKED)):
-                raise Unsupported(
+                raise UnsupportedError(
                     "adds a bias to the attention scores: expected a mask of 0 and large negative"
                 )
             allowed = allowed & (array if array.dtype == bool else array == 0)
@@ -49,7 +49,7 @@ class Masks:
         for mask in self.dropped:
             allowed = allowed & ~evaluate(mask, binding).astype(bool)
         if allowed.ndim != 4 or (allowed != allowed[:1, :1]).any() or allowed.shape[2:] != (seq, total):
-            raise Unsupported(
+            raise UnsupportedError(
                 f"masks attention of shape {list(allowed.shape)}: expected one mask for all heads"
             )
         return np.asarray(allowed[0, 0])
@@ -84,7 +84,7 @@ def match_scores(x: Tensor) -> Scores:
     """The product behind the input of a softmax.
 
     Raises:
-        Unsupported: something else than scaling and masking happens to it.
+        UnsupportedError: something else than scaling and masking happens to it.
     """
     scale, masks = 1.0, Masks()
     while (x := source(x)).op != "scores":
@@ -114,7 +114,7 @@ def _peel_score(x: Tensor, masks: Masks) -> tuple[Tensor, float]:
         if (scalar(kept) or 0) <= _MASKED:
             masks.dropped.append(condition)
             return dropped, 1.0
-    raise Unsupported(
+    raise UnsupportedError(
         f"applies {x.op} to attention scores: expected a product of queries and keys, scaled and masked"
     )
 
@@ -146,15 +146,16 @@ def grouped(x: Tensor, heads: int, head_dim: int) -> tuple[Tensor, int]:
     """Keys or values before their heads were repeated for grouped queries, and how many heads they have.
 
     Raises:
-        Unsupported: ``x`` does not have ``heads`` heads, or a number that divides it, of ``head_dim``.
+        UnsupportedError: ``x`` does not have ``heads`` heads, or a number that divides it, of ``head_dim``.
     """
     x = source(x)
     x = _repeated_heads(x) or x
     tokens, *rest = row_dims(x.dims)
     elements = math.prod(dim.const for dim in rest)
     if tokens.is_static or elements % head_dim or heads % (elements // head_dim):
-        raise Unsupported(
-            f"attends to keys or values {text(x.dims)}: expected {heads} heads of {head_dim}, or a divisor of them"
+        raise UnsupportedError(
+            f"attends to keys or values {text(x.dims)}: expected {heads} heads of {head_dim}, or a divisor "
+            "of that number"
         )
     return source(x), elements // head_dim
 
@@ -176,11 +177,11 @@ def _repeated_heads(x: Tensor) -> Tensor | None:
 
 
 def _head_shape(query: Tensor, key: Tensor) -> tuple[int, int]:
-    """Heads and head size of ``query [..., heads, seq, head_dim]`` and ``key [..., heads, head_dim, tokens]``."""
+    """Heads and head size of ``query [.., heads, seq, size]`` and ``key [.., heads, size, tokens]``."""
     heads, tokens, size = (ONE, ONE, ONE, *query.dims)[-3:]
     transposed = key.dims[-2] == size and not key.dims[-1].is_static
     if tokens != SEQ or not (heads.is_static and size.is_static and transposed):
-        raise Unsupported(
+        raise UnsupportedError(
             f"multiplies activations {text(query.dims)} and {text(key.dims)}: expected queries "
             "[1, heads, seq, head_dim] and transposed keys [1, heads, head_dim, tokens]"
         )
@@ -202,19 +203,19 @@ def check_causal(
         How many tokens, itself included, a token sees; None for all earlier ones.
 
     Raises:
-        Unsupported: they do something else; an encoder's let tokens see later ones.
+        UnsupportedError: they do something else; an encoder's let tokens see later ones.
     """
     window: int | None = None
     for binding in bindings:
         lower = np.tri(binding.seq, binding.seq + binding.past, binding.past, dtype=bool)
         allowed = masks.allowed(evaluate, binding) & (lower if causal else True)
         if (allowed & ~lower).any():
-            raise Unsupported(
+            raise UnsupportedError(
                 "lets tokens attend to later ones: expected causal attention; encoders are not supported"
             )
         if (allowed != lower).any():
             window = int(allowed[-1].sum())
             recent = ~np.tri(binding.seq, binding.seq + binding.past, binding.past - window, dtype=bool)
             if (allowed != (lower & recent)).any():
-                raise Unsupported("masks earlier tokens other than by a sliding window")
+                raise UnsupportedError("masks earlier tokens other than by a sliding window")
     return window

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -88,8 +89,21 @@ def row_axes(dims: Dims) -> list[int]:
 
 
 def row_dims(dims: Dims) -> Dims:
-    """The extents of a value as it is laid out, see :func:`row_axes`."""
-    return tuple(dims[i] for i in row_axes(dims))
+    """The extents of a value as it is laid out, see :func:`row_axes`; a merged token axis is split."""
+    return tuple(part for i in row_axes(dims) for part in unmerged(dims[i]))
+
+
+def unmerged(dim: Dim) -> Dims:
+    """``n * tokens`` (each token's heads, merged with the tokens) as ``tokens`` and ``n``."""
+    factor = math.gcd(dim.seq, dim.past)
+    if dim.is_static or dim.const or factor == 1:
+        return (dim,)
+    return Dim(dim.seq // factor, dim.past // factor), Dim(const=factor)
+
+
+def is_merged(dims: Dims) -> bool:
+    """Whether a value's token axis also counts something else, see :func:`unmerged`."""
+    return any(len(unmerged(dim)) > 1 for dim in dims)
 
 
 def text(dims: Dims) -> str:

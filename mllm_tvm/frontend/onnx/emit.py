@@ -10,7 +10,18 @@ import numpy as np
 from tvm import ir, relax, tirx
 
 from mllm_tvm.errors import ModelError
-from mllm_tvm.frontend.onnx.dims import ONE, PAST, SEQ, Binding, Dim, row_axes, row_dims, token_axis
+from mllm_tvm.frontend.onnx.dims import (
+    ONE,
+    PAST,
+    SEQ,
+    Binding,
+    Dim,
+    is_merged,
+    row_axes,
+    row_dims,
+    text,
+    token_axis,
+)
 from mllm_tvm.frontend.onnx.importer import Importer
 from mllm_tvm.frontend.onnx.names import Names
 from mllm_tvm.frontend.onnx.parameters import Parameter
@@ -63,8 +74,8 @@ class Emitter:
     def _emit(self, x: Tensor) -> relax.Expr:
         if x.op not in EMITTERS:
             raise ModelError(
-                f"{self.importer.file.path}: a result of {x.op} is used outside of attention and norms: expected "
-                "a decoder whose attention is softmax(q k^T) v"
+                f"{self.importer.file.path}: a result of {x.op} is used outside of attention and norms: "
+                "expected a decoder whose attention is softmax(q k^T) v"
             )
         return EMITTERS[x.op](self, x)
 
@@ -111,8 +122,8 @@ class Emitter:
         axis = token_axis(x.dims)
         if axis is None or x.dims[axis] != SEQ:
             raise ModelError(
-                f"{self.importer.file.path}: value {name} has one row for each earlier token: expected a table of "
-                "positions of the new ones"
+                f"{self.importer.file.path}: value {name} has one row for each earlier token: expected a "
+                "table of positions of the new ones"
             )
         array = position_table(self.importer, x, axis)
         key = hashlib.sha256(array.tobytes()).hexdigest() + str(array.shape)
@@ -129,6 +140,13 @@ class Emitter:
         offset = len(result.dims) - len(operand.dims)
         present = [axis + offset for axis in row_axes(operand.dims)]
         missing = [i for i, axis in enumerate(row_axes(result.dims)) if axis not in present]
+        if is_merged(result.dims):
+            if operand.dims != result.dims and operand.op != "const":
+                raise ModelError(
+                    f"{self.importer.file.path}: {operand.op} of {text(operand.dims)} is broadcast to "
+                    f"{text(result.dims)}: expected tokens on an axis of their own"
+                )
+            return rows
         # Leading axes are broadcast without being there.
         first = min((i for i, axis in enumerate(row_axes(result.dims)) if axis in present), default=math.inf)
         added = [i for i in missing if i > first]
@@ -195,8 +213,8 @@ def position_table(importer: Importer, x: Tensor, axis: int) -> np.ndarray:
             continue
         if not np.array_equal(rows(probe, keep=True), table[probe.past : probe.past + probe.seq]):
             raise ModelError(
-                f"{importer.file.path}: value {x.attrs['name']} depends on more than the tokens' positions: such "
-                "position embeddings are not supported"
+                f"{importer.file.path}: value {x.attrs['name']} depends on more than the tokens' positions: "
+                "such position embeddings are not supported"
             )
     return table
 

@@ -104,8 +104,8 @@ class Evaluator:
         function = NUMPY_OPS.get(node.op_type)
         if function is None or node.domain not in ("", "ai.onnx"):
             raise ModelError(
-                f"{self.file.path}: {describe(node)}: this operator is not supported on values that depend on "
-                "lengths and positions only"
+                f"{self.file.path}: {describe(node)}: this operator is not supported on values that depend "
+                "on lengths and positions only"
             )
         try:
             with np.errstate(all="ignore"):
@@ -113,6 +113,7 @@ class Evaluator:
         except (ValueError, IndexError, TypeError, KeyError, ArithmeticError, NotImplementedError) as error:
             shapes = [None if array is None else list(array.shape) for array in arrays]
             raise ModelError(
-                f"{self.file.path}: {describe(node)}: cannot be computed for inputs of shape {shapes} ({error})"
+                f"{self.file.path}: {describe(node)}: cannot be computed for inputs of shape {shapes} "
+                f"({error})"
             ) from None
         return [np.asarray(array) for array in (result if isinstance(result, list) else [result])]

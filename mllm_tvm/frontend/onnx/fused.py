@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ from mllm_tvm.frontend.onnx.dims import ONE, SEQ, TOTAL, Dim, text
 from mllm_tvm.frontend.onnx.importer import POSITIONS, Importer, Node, Rule
 from mllm_tvm.frontend.onnx.tensor import (
     Tensor,
-    Unsupported,
+    UnsupportedError,
     concat,
     cut,
     elementwise,
@@ -39,7 +40,7 @@ class Rotary:
         width = 2 * self.cos.dims[-1].const
         size = x.dims[-1].const
         if width > size or self.cos.dims != self.sin.dims:
-            raise Unsupported(
+            raise UnsupportedError(
                 f"rotates heads of {size} by tables {text(self.cos.dims)}: expected {size // 2}"
             )
         rotated = cut(x, 3, 0, width)
@@ -69,11 +70,11 @@ def _each_head(table: Tensor, repeat: int) -> Tensor:
 
 
 def _rotary(importer: Importer, cos: str, sin: str, positions: str | None, interleaved: bool) -> Rotary:
-    """Args: names of the tables, [positions, n], and of the tokens' rows; None if the tables are their rows."""
+    """Args: names of the tables, [positions, n], and of the tokens' rows; None if the tables are rows."""
     tables = [importer.operand(_rows(importer, name, positions)) for name in (cos, sin)]
     for table in tables:
         if table.op != "table" or len(table.dims) != 3 or table.dims[:2] != (ONE, SEQ):
-            raise Unsupported(f"rotates by {text(table.dims)}: expected rows of a table, [1, seq, n]")
+            raise UnsupportedError(f"rotates by {text(table.dims)}: expected rows of a table, [1, seq, n]")
     return Rotary(tables[0], tables[1], interleaved)
 
 
@@ -89,7 +90,9 @@ def _rows(importer: Importer, table: str, positions: str | None) -> str:
 def _split_heads(x: Tensor, heads: int) -> Tensor:
     """[1, seq, heads * head_dim] -> [1, seq, heads, head_dim]."""
     if len(x.dims) != 3 or not heads or x.dims[2].const % heads:
-        raise Unsupported(f"splits {text(x.dims)} into {heads} heads: expected [1, seq, heads * head_dim]")
+        raise UnsupportedError(
+            f"splits {text(x.dims)} into {heads} heads: expected [1, seq, heads * head_dim]"
+        )
     return reshape(x, (*x.dims[:2], Dim(const=heads), Dim(const=x.dims[2].const // heads)))
 
 
@@ -100,7 +103,7 @@ def _rotary_embedding(importer: Importer, node: Node) -> Tensor:
     slots = (2, 3, 1) if microsoft else (1, 2, 3)
     cos, sin, positions = (node.name(slot) for slot in slots)
     if cos is None or sin is None:
-        raise Unsupported("expected tables of cosines and sines")
+        raise UnsupportedError("expected tables of cosines and sines")
     if microsoft and positions is not None:
         positions = _checked_positions(importer, positions)
     rotary = _rotary(importer, cos, sin, positions, bool(node.attrs.get("interleaved")))
@@ -118,7 +121,7 @@ def _checked_positions(importer: Importer, name: str) -> str:
     if arrays[0].size > 1:
         return name
     if any(array.item() != probe.past for array, probe in zip(arrays, importer.probes, strict=True)):
-        raise Unsupported(f"reads {name} as the first position: expected the number of cached tokens")
+        raise UnsupportedError(f"reads {name} as the first position: expected the number of cached tokens")
     return POSITIONS
 
 
@@ -131,7 +134,7 @@ def _append(past: Tensor | None, rows: Tensor) -> Tensor:
 def _group_query_attention(importer: Importer, node: Node) -> Sequence[Tensor]:
     node.expect(softcap=0.0, qk_output=0, k_quant_type="NONE", v_quant_type="NONE", kv_cache_bit_width=0)
     if node.attrs.get("smooth_softmax", 0) not in (0, -1):
-        raise Unsupported("smooth_softmax is not supported")
+        raise UnsupportedError("smooth_softmax is not supported")
     node.refuse_inputs(10)
     _check_lengths(importer, node)
     heads, kv_heads = int(node.attrs["num_heads"]), int(node.attrs["kv_num_heads"])
@@ -140,7 +143,7 @@ def _group_query_attention(importer: Importer, node: Node) -> Sequence[Tensor]:
     if node.attrs.get("do_rotary"):
         cos, sin = node.name(7), node.name(8)
         if cos is None or sin is None:
-            raise Unsupported("do_rotary is 1: expected tables of cosines and sines (inputs 7 and 8)")
+            raise UnsupportedError("do_rotary is 1: expected tables of cosines and sines (inputs 7 and 8)")
         positions = node.name(9) or POSITIONS
         rotary = _rotary(importer, cos, sin, positions, bool(node.attrs.get("rotary_interleaved")))
         query, key = rotary.rotate(query), rotary.rotate(key)
@@ -161,7 +164,7 @@ def _unpacked(node: Node, heads: int, kv_heads: int) -> list[Tensor]:
     else:
         size = x.dims[-1].const // (heads + 2 * kv_heads)
         ends = np.cumsum([0, heads * size, kv_heads * size, kv_heads * size])
-        parts = [cut(x, len(x.dims) - 1, int(a), int(b)) for a, b in zip(ends, ends[1:], strict=False)]
+        parts = [cut(x, len(x.dims) - 1, int(a), int(b)) for a, b in itertools.pairwise(ends)]
     return [_split_heads(part, n) for part, n in zip(parts, (heads, kv_heads, kv_heads), strict=True)]
 
 
@@ -170,7 +173,7 @@ def _check_lengths(importer: Importer, node: Node) -> None:
     for slot, missing in ((5, 1), (6, 0)):
         for array, probe in zip(node.probe(slot), importer.probes, strict=True):
             if array is None or array.size != 1 or array.item() != probe.past + probe.seq - missing:
-                raise Unsupported(
+                raise UnsupportedError(
                     f"input {slot}: expected {'last index' if missing else 'number'} of all tokens"
                 )
 
@@ -179,7 +182,7 @@ def _attention(importer: Importer, node: Node) -> Sequence[Tensor]:
     """``Attention`` of opset 23."""
     node.expect(softcap=0.0, qk_matmul_output_mode=0)
     if node.proto.domain == "com.microsoft" or any(node.proto.output[3:]):
-        raise Unsupported("expected Attention of opset 23 without scores as an output")
+        raise UnsupportedError("expected Attention of opset 23 without scores as an output")
     node.refuse_inputs(6)
     heads = [node.attrs.get("q_num_heads", 0), *[node.attrs.get("kv_num_heads", 0)] * 2]
     flat = len(node.operand(0).dims) == 3
@@ -194,7 +197,9 @@ def _attention(importer: Importer, node: Node) -> Sequence[Tensor]:
     )
     causal = bool(node.attrs.get("is_causal"))
     if causal and keys.dims[2] == TOTAL and past[0] is None:
-        raise Unsupported("is_causal with keys longer than queries: expected past_key and past_value inputs")
+        raise UnsupportedError(
+            "is_causal with keys longer than queries: expected past_key and past_value inputs"
+        )
     masks = Masks(added=[node.operand(3)] if node.has(3) else [])
     count, size = query.dims[2].const, query.dims[3].const
     scores = Scores(query, keys, count, size, node.attrs.get("scale") or size**-0.5, masks)
@@ -206,7 +211,7 @@ def _attention(importer: Importer, node: Node) -> Sequence[Tensor]:
 def _multi_head_attention(importer: Importer, node: Node) -> Sequence[Tensor]:
     node.expect(qk_output=0)
     if node.has(3) or node.has(4) or node.has(8):
-        raise Unsupported("bias, key_padding_mask and past_sequence_length are not supported")
+        raise UnsupportedError("bias, key_padding_mask and past_sequence_length are not supported")
     count = int(node.attrs["num_heads"])
     query, key, value = (_split_heads(node.operand(i), count) for i in range(3))
     past = [node.operand(slot) if node.has(slot) else None for slot in (6, 7)]
@@ -222,7 +227,7 @@ def _multi_head_attention(importer: Importer, node: Node) -> Sequence[Tensor]:
 def _rms_norm(_: Importer, node: Node) -> Tensor:
     x = node.operand(0)
     if node.attrs.get("axis", -1) not in (-1, len(x.dims) - 1):
-        raise Unsupported("expected the last axis")
+        raise UnsupportedError("expected the last axis")
     return Tensor("rms_norm", (x, node.operand(1)), x.dims, {"epsilon": node.attrs.get("epsilon", 1e-5)})
 
 

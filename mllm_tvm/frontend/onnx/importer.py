@@ -28,7 +28,7 @@ from mllm_tvm.frontend.onnx.evaluate import Evaluator, describe
 from mllm_tvm.frontend.onnx.file import DOMAINS, OnnxFile
 from mllm_tvm.frontend.onnx.numpy_ops import attributes
 from mllm_tvm.frontend.onnx.roles import Input, Role, caches
-from mllm_tvm.frontend.onnx.tensor import Tensor, Unsupported, source
+from mllm_tvm.frontend.onnx.tensor import Tensor, UnsupportedError, source
 
 # A graph without caches computes masks of [seq, seq]: the longest one worth computing.
 _LONGEST_SQUARE_MASK = 512
@@ -102,7 +102,7 @@ class Importer:
             raise self.error(node, f"this operator has no rule; supported: {', '.join(sorted(rules))}")
         try:
             outputs = rule(self, Node(node, self))
-        except Unsupported as error:
+        except UnsupportedError as error:
             raise self.error(node, str(error)) from None
         found = [outputs] if isinstance(outputs, Tensor) else outputs
         self.tensors.update(
@@ -141,10 +141,12 @@ class Importer:
         arrays = [self.evaluator.value(name, probe) for probe in self.probes]
         dims = fit(self.probes, [array.shape for array in arrays])
         if dims is None:
-            raise Unsupported(f"reads {name}, whose shape is no affine function of the numbers of tokens")
+            raise UnsupportedError(
+                f"reads {name}, whose shape is no affine function of the numbers of tokens"
+            )
         if all(dim.is_static for dim in dims):
             if any((array != arrays[0]).any() for array in arrays):
-                raise Unsupported(f"reads {name}, which depends on how many tokens there are")
+                raise UnsupportedError(f"reads {name}, which depends on how many tokens there are")
             return self._const(name, dims)
         return Tensor("mask" if tensor.token_axis(dims) is None else "table", (), dims, {"name": name})
 
@@ -168,14 +170,14 @@ class Importer:
     def probe(self, name: str) -> list[np.ndarray]:
         """A value that depends on lengths only, at each probe."""
         if name in self.tensors:
-            raise Unsupported(f"reads {name} as a shape, but it depends on the tokens")
+            raise UnsupportedError(f"reads {name} as a shape, but it depends on the tokens")
         return [self.evaluator.value(name, probe) for probe in self.probes]
 
     def static(self, name: str) -> np.ndarray:
         """A value that must not depend on lengths."""
         arrays = self.probe(name)
         if any(not np.array_equal(array, arrays[0]) for array in arrays):
-            raise Unsupported(f"reads {name}, which depends on how many tokens there are")
+            raise UnsupportedError(f"reads {name}, which depends on how many tokens there are")
         return arrays[0]
 
     def window(self, masks: attention.Masks, causal: bool = False) -> int | None:
@@ -202,7 +204,9 @@ class Importer:
         key, kv_heads = attention.grouped(key, scores.heads, scores.head_dim)
         value, value_heads = attention.grouped(value, scores.heads, scores.head_dim)
         if value_heads != kv_heads:
-            raise Unsupported(f"has {kv_heads} key heads and {value_heads} value heads: expected as many")
+            raise UnsupportedError(
+                f"has {kv_heads} key heads and {value_heads} value heads: expected as many"
+            )
         names = [self._cache_of(rows) for rows in (key, value)]
         layer = Layer(describe(node), scores.heads, kv_heads, scores.head_dim, names[0], names[1])
         attrs = {"layer": len(self.layers), "scale": scores.scale, "window": window}
@@ -213,7 +217,7 @@ class Importer:
         if rows.op == "append":
             return str(rows.inputs[0].attrs["name"])
         if self.has_caches:
-            raise Unsupported(
+            raise UnsupportedError(
                 "attends to keys or values without those of earlier tokens, which the model has inputs for: "
                 "expected Concat(past, new) for every layer; a past input is missing or used differently"
             )
@@ -253,17 +257,17 @@ class Node:
         return list(self.importer.probe(self.proto.input[slot]))
 
     def expect(self, **values: object) -> None:
-        """Raises Unsupported when an attribute is given and has another value."""
+        """Raises UnsupportedError when an attribute is given and has another value."""
         attrs = self.attrs
         for name, value in values.items():
             if attrs.get(name, value) != value:
-                raise Unsupported(f"attribute {name}: expected {value}, found {attrs[name]}")
+                raise UnsupportedError(f"attribute {name}: expected {value}, found {attrs[name]}")
 
     def refuse_inputs(self, first: int) -> None:
-        """Raises Unsupported when one of the inputs from ``first`` on is given."""
+        """Raises UnsupportedError when one of the inputs from ``first`` on is given."""
         for slot in range(first, len(self.proto.input)):
             if self.has(slot):
-                raise Unsupported(f"input {slot} ({self.proto.input[slot]}) is not supported")
+                raise UnsupportedError(f"input {slot} ({self.proto.input[slot]}) is not supported")
 
 
 Rule = Callable[[Importer, Node], Tensor | Sequence[Tensor | None]]
@@ -273,5 +277,7 @@ _SEQ = tensor.Dim(seq=1)
 def embedding(table: Tensor, ids: Tensor) -> Tensor:
     """Rows of a constant table for the token ids."""
     if table.op != "const" or len(table.dims) != 2 or source(ids).op != "input_ids":
-        raise Unsupported("picks values by an activation: expected rows of a constant table, by token ids")
+        raise UnsupportedError(
+            "picks values by an activation: expected rows of a constant table, by token ids"
+        )
     return Tensor("embedding", (table, source(ids)), (*ids.dims, table.dims[1]))

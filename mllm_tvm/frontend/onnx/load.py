@@ -64,7 +64,8 @@ def load_onnx(path: Path) -> Model:
     )
     halves = all(dtype == "float16" for dtype in emitter.linears.values())
     parameters = OnnxParameters(emitter.specs)
-    return Model(module, parameters, config, tokenizer, directory, "float16" if halves else "float32")
+    shadow_dtype = "float16" if halves else "float32"
+    return Model(module, parameters, config, tokenizer, directory, shadow_dtype, settings.values)
 
 
 def _settings_directory(path: Path) -> Path:
@@ -105,8 +106,8 @@ def _check_layers(importer: Importer) -> None:
     shapes = {(layer.heads, layer.kv_heads, layer.head_dim) for layer in importer.layers}
     if len(shapes) > 1:
         raise ModelError(
-            f"{path}: layers with different heads {sorted(shapes)} (heads, key/value heads, head size): expected "
-            "all alike"
+            f"{path}: layers with different heads {sorted(shapes)} (heads, key/value heads, head size): "
+            "expected all alike"
         )
 
 

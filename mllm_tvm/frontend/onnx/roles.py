@@ -18,6 +18,7 @@ from mllm_tvm.frontend.onnx.file import OnnxFile
 _INTEGERS = (TensorProto.INT64, TensorProto.INT32)
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 _VIEWS = ("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Expand")
+_TABLE_VIEWS = ("Cast", "Identity", "Transpose")
 _TO_ANGLES = (*_VIEWS, "Mul", "MatMul", "Add", "Concat", "Transpose", "Slice", "Einsum")
 # Fused operators: input slot -> what an input that feeds it directly must be.
 _FUSED_SLOTS = {
@@ -89,6 +90,7 @@ class _Finder:
         self.head_dim, self.vocab_size = head_dim, vocab_size
         self.values = {v.name: v for v in file.graph.input if v.name not in file.initializers}
         self.readers: dict[str, list[tuple[onnx.NodeProto, int]]] = {}
+        self.producers = {name: node for node in file.nodes() for name in node.output}
         for node in file.nodes():
             for slot, name in enumerate(node.input):
                 self.readers.setdefault(name, []).append((node, slot))
@@ -126,11 +128,11 @@ class _Finder:
     def _tokens(self) -> str:
         """The integer input that picks rows of the embedding table."""
         tables = {
-            name: rows
+            name: shape
             for name in self.values
-            if self._elem_type(name) in _INTEGERS and (rows := self._table_rows(name)) is not None
+            if self._elem_type(name) in _INTEGERS and (shape := self._table_shape(name)) is not None
         }
-        fitting = [name for name, rows in tables.items() if rows == self.vocab_size] or list(tables)
+        fitting = [name for name, shape in tables.items() if self.vocab_size in shape] or list(tables)
         if len(fitting) > 1:  # learned positions may have as many rows as there are tokens
             fitting = [name for name in fitting if "position" not in name and "type" not in name]
         if len(fitting) == 1:
@@ -141,12 +143,17 @@ class _Finder:
             f"among its inputs {inputs}: this is not a decoder-only language model"
         )
 
-    def _table_rows(self, name: str) -> int | None:
+    def _table_shape(self, name: str) -> tuple[int, ...] | None:
+        """The shape, possibly transposed, of the float matrix that an input picks rows of."""
         for node, slot in self._reached(name, _VIEWS):
-            if node.op_type == "Gather" and slot == 1 and node.input[0] in self.file.initializers:
-                shape = self.file.shape(node.input[0])
-                if len(shape) == 2 and self.file.dtype(node.input[0]).kind not in "iub":
-                    return shape[0]
+            if node.op_type != "Gather" or slot != 1:
+                continue
+            table = node.input[0]
+            while table in self.producers and self.producers[table].op_type in _TABLE_VIEWS:
+                table = self.producers[table].input[0]
+            if table in self.file.initializers and self.file.dtype(table).kind not in "iub":
+                shape = self.file.shape(table)
+                return shape if len(shape) == 2 else None
         return None
 
     def _reached(self, name: str, through: Sequence[str]) -> list[tuple[onnx.NodeProto, int]]:

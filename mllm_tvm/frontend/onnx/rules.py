@@ -10,7 +10,7 @@ from mllm_tvm.frontend.onnx.importer import Importer, Node, Rule, embedding
 from mllm_tvm.frontend.onnx.numpy_ops import axes_of, reshape_target, slices, split_sizes
 from mllm_tvm.frontend.onnx.tensor import (
     Tensor,
-    Unsupported,
+    UnsupportedError,
     broadcast,
     concat,
     cut,
@@ -56,7 +56,7 @@ def _cast(importer: Importer, node: Node) -> Tensor:
     x = node.operand(0)
     floating = node.attrs["to"] in (1, 10, 16)
     if floating == (source(x).op == "input_ids"):
-        raise Unsupported("casts activations to integers or token ids to floats: expected neither")
+        raise UnsupportedError("casts activations to integers or token ids to floats: expected neither")
     return x
 
 
@@ -68,12 +68,12 @@ def _matmul(importer: Importer, node: Node) -> Tensor:
     if probabilities is not None:
         scores = attention.match_scores(probabilities.inputs[0])
         if b.dims[-1] != Dim(const=scores.head_dim):
-            raise Unsupported(f"mixes values {text(b.dims)}: expected heads of {scores.head_dim}")
+            raise UnsupportedError(f"mixes values {text(b.dims)}: expected heads of {scores.head_dim}")
         dims = (*a.dims[:-1], b.dims[-1])
         window = importer.window(scores.masks)
         return importer.attend(node.proto, scores, scores.key, b, dims, window)
     if "const" in (a.op, b.op) or len(a.dims) < 3 or len(b.dims) < 3:
-        raise Unsupported(
+        raise UnsupportedError(
             f"multiplies {text(a.dims)} and {text(b.dims)}: expected activations by a weight [K, N]"
         )
     return Tensor("scores", (a, b), (*broadcast(a.dims[:-2], b.dims[:-2]), a.dims[-2], b.dims[-1]))
@@ -82,17 +82,17 @@ def _matmul(importer: Importer, node: Node) -> Tensor:
 def linear(x: Tensor, weight: Tensor) -> Tensor:
     """``x [..., K] @ weight [K, N]``."""
     if len(weight.dims) != 2 or x.dims[-1] != weight.dims[0] or x.op == "const":
-        raise Unsupported(f"multiplies {text(x.dims)} by {text(weight.dims)}: expected a weight [K, N]")
+        raise UnsupportedError(f"multiplies {text(x.dims)} by {text(weight.dims)}: expected a weight [K, N]")
     return Tensor("linear", (x, weight), (*x.dims[:-1], weight.dims[1]))
 
 
 def _gemm(importer: Importer, node: Node) -> Tensor:
     attrs = node.attrs
     if attrs.get("transA") or attrs.get("alpha", 1.0) != 1.0 or attrs.get("beta", 1.0) != 1.0:
-        raise Unsupported("expected transA = 0 and alpha = beta = 1")
+        raise UnsupportedError("expected transA = 0 and alpha = beta = 1")
     weight = node.operand(1)
     if weight.op != "const" or len(weight.dims) != 2:
-        raise Unsupported("expected a constant weight")
+        raise UnsupportedError("expected a constant weight")
     if attrs.get("transB"):
         weight = Tensor("const", (), weight.dims[::-1], {**weight.attrs, "transposed": True})
     y = linear(node.operand(0), weight)
@@ -105,12 +105,12 @@ def _gather(importer: Importer, node: Node) -> Tensor:
         return embedding(x, indices)
     axis = node.attrs.get("axis", 0) % len(x.dims)
     if not x.dims[axis].is_static:
-        raise Unsupported(
+        raise UnsupportedError(
             "picks some of the tokens: expected one result (logits) for each; export all of them"
         )
     index = int(importer.static(node.proto.input[1]).item()) if indices.dims in ((), (ONE,)) else None
     if index is None:
-        raise Unsupported("picks several elements of an activation: expected one")
+        raise UnsupportedError("picks several elements of an activation: expected one")
     part = cut(x, axis, index % x.dims[axis].const, index % x.dims[axis].const + 1)
     return view(part, (*x.dims[:axis], *indices.dims, *x.dims[axis + 1 :]))
 
@@ -133,7 +133,7 @@ def _flatten(importer: Importer, node: Node) -> Tensor:
 def _fitted(importer: Importer, shapes: list[list[int]]) -> Dims:
     dims = fit(importer.probes, shapes)
     if dims is None:
-        raise Unsupported(
+        raise UnsupportedError(
             f"has a shape ({shapes[0]} for {importer.probes[0]}) that is not affine in the lengths"
         )
     return dims
@@ -159,7 +159,9 @@ def _squeeze(_: Importer, node: Node) -> Tensor:
     every = [i for i, dim in enumerate(x.dims) if dim == ONE]
     removed = {axis % len(x.dims) for axis in (every if axes is None else axes)}
     if not removed <= set(every):
-        raise Unsupported(f"squeezes axes {sorted(removed)} of {text(x.dims)}: expected axes of extent 1")
+        raise UnsupportedError(
+            f"squeezes axes {sorted(removed)} of {text(x.dims)}: expected axes of extent 1"
+        )
     return view(x, tuple(dim for i, dim in enumerate(x.dims) if i not in removed))
 
 
@@ -167,7 +169,7 @@ def _expand(importer: Importer, node: Node) -> Tensor:
     x = node.operand(0)
     target = fit(importer.probes, [list(map(int, shape)) for shape in importer.probe(node.proto.input[1])])
     if target is None:
-        raise Unsupported("expands to a shape that is not affine in the lengths")
+        raise UnsupportedError("expands to a shape that is not affine in the lengths")
     return expand(x, target)
 
 
@@ -175,15 +177,14 @@ def _slice(importer: Importer, node: Node) -> Tensor:
     x = node.operand(0)
     given = list(zip(*(node.probe(slot) for slot in range(1, 5)), strict=True))
     for axis in range(len(x.dims)):
-        found = {
-            slices(len(x.dims), node.attrs, arrays)[axis].indices(x.dims[axis].at(probe))
-            + (x.dims[axis].at(probe),)
-            for probe, arrays in zip(importer.probes, given, strict=True)
-        }
+        found = set()
+        for probe, arrays in zip(importer.probes, given, strict=True):
+            extent = x.dims[axis].at(probe)
+            found.add((*slices(len(x.dims), node.attrs, arrays)[axis].indices(extent), extent))
         if all((start, stop, step) == (0, extent, 1) for start, stop, step, extent in found):
             continue
         if not x.dims[axis].is_static or len(found) != 1:
-            raise Unsupported(
+            raise UnsupportedError(
                 "keeps some of the tokens: expected one result (logits) for each; export all of them"
             )
         start, stop, step, _ = found.pop()
@@ -195,7 +196,7 @@ def _split(importer: Importer, node: Node) -> list[Tensor | None]:
     x = node.operand(0)
     axis = node.attrs.get("axis", 0) % len(x.dims)
     if not x.dims[axis].is_static:
-        raise Unsupported("splits the tokens: expected to keep them together")
+        raise UnsupportedError("splits the tokens: expected to keep them together")
     attrs = {"num_outputs": len(node.proto.output), **node.attrs}
     ends = np.cumsum(split_sizes(attrs, x.dims[axis].const, node.static(1)))
     return [cut(x, axis, int(start), int(end)) for start, end in zip([0, *ends], ends, strict=False)]
@@ -212,7 +213,7 @@ def _mean(_: Importer, node: Node) -> Tensor:
     axes = sorted(axis % len(x.dims) for axis in axes)
     keep = bool(node.attrs.get("keepdims", 1))
     if any(not x.dims[axis].is_static for axis in axes):
-        raise Unsupported("averages over the tokens: expected each token on its own")
+        raise UnsupportedError("averages over the tokens: expected each token on its own")
     dims = [ONE if i in axes else dim for i, dim in enumerate(x.dims) if keep or i not in axes]
     return Tensor("mean", (x,), tuple(dims), {"axes": axes, "keepdims": keep})
 
@@ -220,7 +221,7 @@ def _mean(_: Importer, node: Node) -> Tensor:
 def _softmax(_: Importer, node: Node) -> Tensor:
     x = node.operand(0)
     if node.attrs.get("axis", -1) not in (-1, len(x.dims) - 1):
-        raise Unsupported("expected the last axis")
+        raise UnsupportedError("expected the last axis")
     return Tensor("softmax", (x,), x.dims)
 
 
@@ -232,7 +233,7 @@ def _where(_: Importer, node: Node) -> Tensor:
 def _layer_norm(_: Importer, node: Node) -> Tensor:
     x = node.operand(0)
     if node.attrs.get("axis", -1) not in (-1, len(x.dims) - 1):
-        raise Unsupported("expected the last axis")
+        raise UnsupportedError("expected the last axis")
     operands = tuple(node.operand(slot) for slot in range(len(node.proto.input)))
     return Tensor("layer_norm", operands, x.dims, {"epsilon": node.attrs.get("epsilon", 1e-5)})
 
@@ -244,7 +245,7 @@ def _gelu(_: Importer, node: Node) -> Tensor:
 
 def _swish(_: Importer, node: Node) -> Tensor:
     if node.attrs.get("alpha", 1.0) != 1.0:
-        raise Unsupported("expected alpha = 1")
+        raise UnsupportedError("expected alpha = 1")
     return elementwise("silu", node.operand(0))
 
 

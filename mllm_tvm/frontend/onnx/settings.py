@@ -47,8 +47,8 @@ def read_settings(directory: Path) -> Settings:
         file, values = directory / GENAI_CONFIG_NAME, _genai_settings(directory / GENAI_CONFIG_NAME)
     else:
         raise ModelError(
-            f"{directory / CONFIG_NAME} is missing: expected it, or a {GENAI_CONFIG_NAME}, beside the ONNX file "
-            "(longest context, special tokens)"
+            f"{directory / CONFIG_NAME} is missing: expected it, or a {GENAI_CONFIG_NAME}, beside the ONNX "
+            "file (longest context, special tokens)"
         )
     reader = ConfigReader(file, values)
     if reader.flag("is_encoder_decoder"):

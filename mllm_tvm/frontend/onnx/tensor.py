@@ -4,7 +4,7 @@ A :class:`Tensor` has the extents of the ONNX value, but a layout of its own: wi
 the token axis first (``dims.row_axes``). So moving the token axis (Transpose of heads and tokens) and adding
 or dropping extents of 1 are views, which cost nothing and do not hide what they are a view of.
 
-The constructors simplify as they go; what they cannot express raises :class:`Unsupported`.
+The constructors simplify as they go; what they cannot express raises :class:`UnsupportedError`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mllm_tvm.frontend.onnx.dims import ONE, Dim, Dims, row_axes, row_dims, text, token_axis
+from mllm_tvm.frontend.onnx.dims import (
+    ONE,
+    Dim,
+    Dims,
+    is_merged,
+    row_axes,
+    row_dims,
+    text,
+    token_axis,
+    unmerged,
+)
 
 
-class Unsupported(Exception):
+class UnsupportedError(Exception):
     """An operator outside of what can be imported; the message says what was expected."""
 
 
@@ -64,14 +74,16 @@ def reshape(x: Tensor, dims: Dims) -> Tensor:
     if before == after:
         return view(x, dims)
     if not _keeps_tokens(before, after):
-        raise Unsupported(f"reshapes {text(x.dims)} to {text(dims)}: expected to keep its tokens on one axis")
+        raise UnsupportedError(
+            f"reshapes {text(x.dims)} to {text(dims)}: expected to keep its tokens on one axis"
+        )
     base = source(x)
     # A reshape of a reshape is one reshape.
     return Tensor("reshape", base.inputs if base.op == "reshape" else (base,), dims)
 
 
 def _without_ones(dims: Dims) -> list[Dim]:
-    return [dim for dim in dims if dim != ONE]
+    return [part for dim in dims for part in unmerged(dim) if part != ONE]
 
 
 def _keeps_tokens(before: Sequence[Dim], after: Sequence[Dim]) -> bool:
@@ -88,8 +100,8 @@ def _count(dims: Sequence[Dim]) -> int:
 def transpose(x: Tensor, order: Sequence[int]) -> Tensor:
     """Axis ``i`` of the result is axis ``order[i]`` of ``x``."""
     dims = tuple(x.dims[axis] for axis in order)
-    if token_axis(dims) is None:
-        raise Unsupported(f"transposes {text(x.dims)}: expected one axis of tokens")
+    if token_axis(dims) is None or is_merged(dims):
+        raise UnsupportedError(f"transposes {text(x.dims)}: expected one axis of tokens")
     before = row_axes(x.dims)
     permutation = [before.index(order[axis]) for axis in row_axes(dims)]
     if permutation == sorted(permutation):
@@ -122,7 +134,7 @@ def broadcast(*shapes: Dims) -> Dims:
     for extents in zip(*padded, strict=True):
         longer = {dim for dim in extents if dim != ONE}
         if len(longer) > 1:
-            raise Unsupported(f"cannot broadcast {' and '.join(map(text, shapes))}")
+            raise UnsupportedError(f"cannot broadcast {' and '.join(map(text, shapes))}")
         result.append(longer.pop() if longer else ONE)
     return tuple(result)
 
@@ -142,8 +154,8 @@ def cut(x: Tensor, axis: int, start: int, stop: int, step: int = 1) -> Tensor:
     if (start, stop, step) == (0, extent, 1):
         return x
     length = len(range(start, stop, step))
-    if length == 0 or extent == 1:
-        raise Unsupported(f"slices axis {axis} of {text(x.dims)} to nothing")
+    if length == 0 or extent == 1 or is_merged(x.dims):
+        raise UnsupportedError(f"slices axis {axis} of {text(x.dims)} : expected a part of it")
     dims = (*x.dims[:axis], Dim(const=length), *x.dims[axis + 1 :])
     at = row_axes(x.dims).index(axis)
     # A length of 1 disappears from the layout.
@@ -157,12 +169,12 @@ def concat(parts: Sequence[Tensor], axis: int) -> Tensor:
     total = Dim(*(sum(getattr(dim, name) for dim in joined) for name in ("seq", "past", "const")))
     first = parts[0].dims
     if any(part.dims[:axis] + part.dims[axis + 1 :] != first[:axis] + first[axis + 1 :] for part in parts):
-        raise Unsupported(f"joins {' and '.join(text(part.dims) for part in parts)} on axis {axis}")
+        raise UnsupportedError(f"joins {' and '.join(text(part.dims) for part in parts)} on axis {axis}")
     dims = (*first[:axis], total, *first[axis + 1 :])
-    if total.is_static:
+    if total.is_static and not is_merged(dims):
         return Tensor("concat", tuple(parts), dims, {"axis": axis}) if len(parts) > 1 else parts[0]
     if len(parts) == 2 and source(parts[0]).op == "cache":
         return Tensor("append", (source(parts[0]), parts[1]), dims)
-    raise Unsupported(
+    raise UnsupportedError(
         "joins tokens: expected earlier keys or values (an input), then those of the new tokens"
     )
