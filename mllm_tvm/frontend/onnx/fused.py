@@ -25,6 +25,7 @@ from mllm_tvm.frontend.onnx.tensor import (
 )
 
 _TO_HEADS = (0, 2, 1, 3)
+_SKIP_NORM_EPSILON = 1e-12
 
 
 @dataclass(frozen=True)
@@ -235,7 +236,7 @@ def _skip_rms_norm(_: Importer, node: Node) -> Sequence[Tensor | None]:
     total = norms.add(node.operand(0), node.operand(1))
     if node.has(3):
         total = norms.add(total, node.operand(3))
-    attrs = {"epsilon": node.attrs.get("epsilon", 1e-5)}
+    attrs = {"epsilon": node.attrs.get("epsilon", _SKIP_NORM_EPSILON)}
     return Tensor("rms_norm", (total, node.operand(2)), total.dims, attrs), None, None, total
 
 
@@ -244,7 +245,7 @@ def _skip_layer_norm(_: Importer, node: Node) -> Sequence[Tensor | None]:
     if node.has(4):
         total = norms.add(total, node.operand(4))
     scale = [node.operand(slot) for slot in (2, 3) if node.has(slot)]
-    attrs = {"epsilon": node.attrs.get("epsilon", 1e-5)}
+    attrs = {"epsilon": node.attrs.get("epsilon", _SKIP_NORM_EPSILON)}
     return Tensor("layer_norm", (total, *scale), total.dims, attrs), None, None, total
 
 
