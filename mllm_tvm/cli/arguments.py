@@ -39,7 +39,7 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
         "--policy",
         default="paper",
         metavar="NAME",
-        help="scheduling rule: paper (default), in-order, sequential",
+        help="scheduling rule: paper (default), ours, in-order, sequential",
     )
 
 

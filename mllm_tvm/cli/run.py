@@ -31,6 +31,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-tokens", type=int, default=200, metavar="N", help="tokens to generate (200)")
     add_engine_arguments(parser)
     add_compile_arguments(parser)
+    parser.add_argument(
+        "--profile",
+        default=None,
+        metavar="NAME|FILE",
+        help="time on the clock of this device profile; results are still computed on --device",
+    )
+    parser.add_argument("--trace", default=None, metavar="FILE", help="write a Chrome trace of the prefill")
+    parser.add_argument("--report", default=None, metavar="FILE", help="write an HTML report of the prefill")
     parser.add_argument("--temperature", type=float, default=0.0, metavar="T", help="0 is greedy (default)")
     parser.add_argument("--top-k", type=int, default=0, metavar="K", help="keep the K likeliest; 0 keeps all")
     parser.add_argument("--top-p", type=float, default=1.0, metavar="P", help="keep this much probability")
@@ -48,7 +56,7 @@ def execute(args: argparse.Namespace) -> int:
     settings = CompileSettings.of(args.target, args.chunk_lengths, args.calibration)
     artifact = find_artifact(args.artifact or args.model, settings, show_stage)
     ready = time.perf_counter()
-    with Engine(artifact, args.device, args.policy, args.chunk_lengths) as engine:
+    with Engine(artifact, args.device, args.policy, args.chunk_lengths, args.profile) as engine:
         opened = time.perf_counter()
         pieces = engine.generate(args.prompt, args.max_tokens, sampling)
         if args.json:
@@ -58,7 +66,22 @@ def execute(args: argparse.Namespace) -> int:
         else:
             _stream(args.prompt, pieces)
             print(_summary(engine, ready - begin, opened - ready), file=sys.stderr)
+        _write_pictures(args, engine)
     return 0
+
+
+def _write_pictures(args: argparse.Namespace, engine: Engine) -> None:
+    from mllm_tvm.report.chrome_trace import write_chrome_trace
+    from mllm_tvm.report.html import html_report, write_html_report
+    from mllm_tvm.report.timeline import timeline_events
+
+    events = timeline_events(engine.stats.timeline)
+    if args.trace:
+        write_chrome_trace(args.trace, events, _report(engine))
+    if args.report:
+        facts = {name: str(value) for name, value in _report(engine).items()}
+        title = f"Prefill of {engine.stats.prompt_tokens} tokens on {engine.stats.device}"
+        write_html_report(args.report, html_report(title, facts, events))
 
 
 def _stream(prompt: str, pieces: Iterable[str]) -> None:
@@ -78,6 +101,7 @@ def _report(engine: Engine) -> dict[str, object]:
         "npu_packets": stats.npu_packets,
         "chunk_lengths": list(stats.chunk_lengths),
         "policy": stats.policy,
+        "clock": stats.clock,
         "ttft_s": round(stats.ttft_s, 4),
         "prefill_s": round(stats.prefill_s, 4),
         "decode_s": round(stats.decode_s, 4),
@@ -88,8 +112,8 @@ def _summary(engine: Engine, artifact_s: float, open_s: float) -> str:
     stats = engine.stats
     rate = stats.generated_tokens / stats.decode_s if stats.decode_s else 0.0
     return (
-        f"\n[{stats.device}, policy {stats.policy}] prompt {stats.prompt_tokens} tokens in chunks "
-        f"{list(stats.chunk_lengths)}: {stats.npu_calls} NPU calls, {stats.npu_packets:,} packets\n"
+        f"\n[{stats.device}, policy {stats.policy}, clock {stats.clock}] "
+        f"prompt {stats.prompt_tokens} tokens in chunks {list(stats.chunk_lengths)}: {stats.npu_calls} NPU calls, {stats.npu_packets:,} packets\n"
         f"artifact {artifact_s:.2f} s, open device {open_s:.2f} s, first token {stats.ttft_s:.2f} s, "
         f"decode {stats.generated_tokens} tokens at {rate:.0f} tokens/s"
     )

@@ -17,6 +17,8 @@ from tvm.relax import VirtualMachine
 from mllm_tvm.artifact import CPU_LIBRARY, DEVICE_SERVER, HOST_SERVER, Artifact, load_artifact
 from mllm_tvm.errors import ArtifactError, PromptError
 from mllm_tvm.sampling import Sampler, SamplingConfig
+from mllm_tvm.simulate.function_durations import FunctionDurations
+from mllm_tvm.simulate.profile import load_profile
 from mllm_tvm.tokenizer import Tokenizer
 from targets.cpu.build import load_vm
 from targets.hexagon.session import DeviceSession, open_session
@@ -24,7 +26,7 @@ from targets.hexagon.session import DeviceSession, open_session
 from .host_cpu import check_host_cpu
 from .runner import ModelRunner, Prefill, RunnerConfig
 from .stats import RunStats
-from .tasks import ScheduleError
+from .tasks import ScheduleError, Span
 
 
 class Engine:
@@ -34,11 +36,14 @@ class Engine:
         artifact: an artifact or its directory.
         device: ``qemu`` (the simulated Hexagon), ``host`` (the same server on this machine's CPU) or
             ``tracker://host:port/key``.
-        policy: ``paper``, ``in-order`` or ``sequential``. It changes times, never results.
+        policy: ``ours``, ``paper``, ``in-order`` or ``sequential``. It changes times, never results.
         chunk_lengths: which of the compiled chunk lengths to use; None for all.
+        profile: name or TOML file of a device profile: results are still computed on ``device``, but the
+            scheduler and all times follow what the profile says each function takes. None: the wall clock.
 
     Raises ArtifactError for an artifact that is damaged or for another CPU, DeviceError when the device
-    cannot be opened, ScheduleError for an unknown policy or a chunk length that was not compiled.
+    cannot be opened, ScheduleError for an unknown policy or a chunk length that was not compiled,
+    SimulationError for an unknown or damaged profile.
     """
 
     def __init__(
@@ -47,12 +52,14 @@ class Engine:
         device: str = "qemu",
         policy: str = "paper",
         chunk_lengths: Sequence[int] | None = None,
+        profile: str | None = None,
     ) -> None:
         self.artifact = artifact if isinstance(artifact, Artifact) else load_artifact(artifact)
-        config = _runner_config(self.artifact, policy, chunk_lengths)
+        config = _runner_config(self.artifact, policy, chunk_lengths, profile)
         self.tokenizer = _open_tokenizer(self.artifact)
         self.max_positions = config.max_positions
-        self._stats = RunStats(device, policy)
+        self._virtual = profile is not None
+        self._stats = RunStats(device, policy, clock=profile or "wall")
         self._generation = 0
         self._runner = _open_runner(self.artifact, device, config)
         # Also when the engine is dropped, or still open at exit: the device is a process.
@@ -129,8 +136,9 @@ class Engine:
             npu_packets=result.npu.packets,
             npu_instructions=result.npu.instructions,
             npu_hvx=result.npu.hvx,
-            prefill_s=time.perf_counter() - begin,
+            prefill_s=_end(result.timeline) if self._virtual else time.perf_counter() - begin,
             timeline=result.timeline,
+            clock=self._stats.clock,
         )
         return result
 
@@ -157,7 +165,8 @@ class Engine:
         begin = time.perf_counter()
         token = sampler.next(self._start(ids, all_logits=False).logits[-1])
         generation, prefill_end = self._generation, time.perf_counter()
-        self._stats = replace(self._stats, ttft_s=prefill_end - begin)
+        ttft_s = self._stats.prefill_s if self._virtual else prefill_end - begin
+        self._stats = replace(self._stats, ttft_s=ttft_s)
         decode_s = 0.0
         for count in range(1, max_tokens + 1):
             if token in self.tokenizer.eos_ids:
@@ -170,7 +179,7 @@ class Engine:
                 return
             begin = time.perf_counter()
             token = sampler.next(self._open().decode(token))
-            decode_s += time.perf_counter() - begin
+            decode_s += self._open().virtual_decode_s() if self._virtual else time.perf_counter() - begin
 
     def _check_length(self, token_ids: Sequence[int]) -> None:
         if not len(token_ids):
@@ -187,7 +196,13 @@ class Engine:
                 raise PromptError(f"token id {token} is out of range: expected 0 to {vocabulary - 1}")
 
 
-def _runner_config(artifact: Artifact, policy: str, chunk_lengths: Sequence[int] | None) -> RunnerConfig:
+def _end(timeline: Sequence[Span]) -> float:
+    return max((span.end for span in timeline), default=0.0)
+
+
+def _runner_config(
+    artifact: Artifact, policy: str, chunk_lengths: Sequence[int] | None, profile: str | None
+) -> RunnerConfig:
     compiled = artifact.manifest.chunk_lengths
     chosen = compiled if chunk_lengths is None else tuple(chunk_lengths)
     wrong = [length for length in chosen if length not in compiled]
@@ -195,9 +210,9 @@ def _runner_config(artifact: Artifact, policy: str, chunk_lengths: Sequence[int]
         raise ScheduleError(
             f"chunk lengths {chosen}: expected one or more of those the artifact was compiled for, {compiled}"
         )
-    return RunnerConfig(
-        chosen, _integer(artifact, "max_positions"), _integer(artifact, "hidden_size"), policy
-    )
+    hidden_size = _integer(artifact, "hidden_size")
+    durations = FunctionDurations(load_profile(profile), hidden_size) if profile is not None else None
+    return RunnerConfig(chosen, _integer(artifact, "max_positions"), hidden_size, policy, durations)
 
 
 def _open_runner(artifact: Artifact, device: str, config: RunnerConfig) -> ModelRunner:

@@ -18,10 +18,10 @@ from .durations import DurationModel, chunk_costs
 from .kv_cache import KvCache
 from .planner import ChunkPlan, plan_chunks
 from .policies import Policy, find_policy
-from .scheduler import Scheduler
+from .scheduler import Scheduler, run_on_virtual_clock
 from .stats import NpuCounts
-from .task_graph import CallGraph, TaskGraph
-from .tasks import Span, TaskState
+from .task_graph import CallGraph, Duration, TaskGraph
+from .tasks import Span, Task, TaskState
 from .values import RunValues
 from .workers import CpuWorker, Functions, NpuWorker, Session
 
@@ -34,6 +34,8 @@ class RunnerConfig:
     max_positions: int
     hidden_size: int
     policy: str | Callable[[TaskState], Policy] = "paper"
+    durations: Duration | None = None
+    """Seconds of each function on a simulated device: time is then virtual. None: the wall clock."""
 
 
 @dataclass(frozen=True)
@@ -94,11 +96,11 @@ class ModelRunner:
         """
         self._check(len(token_ids))
         chunks = plan_chunks(len(token_ids), self._config.chunk_lengths, self._chunk_costs)
-        tasks = self._graph.expand(chunks, self._durations, all_logits)
+        tasks = self._graph.expand(chunks, self._config.durations or self._durations, all_logits)
         values = RunValues(self._graph, tasks, self._parameters, self._cache, self.position)
         values.set_inputs(chunks, token_ids)
         before = self._npu.counts
-        timeline = self._run(tasks, values)
+        timeline = self._run_virtually(tasks, values) if self._config.durations else self._run(tasks, values)
         self.position += len(token_ids)
         wanted = range(len(chunks)) if all_logits else [len(chunks) - 1]
         logits = np.concatenate([values.logits(chunk) for chunk in wanted])
@@ -110,6 +112,14 @@ class ModelRunner:
         logits = self._cpu.lane.submit(self._decode.run, token, self.position, self._cache).result()
         self.position += 1
         return logits
+
+    def virtual_decode_s(self) -> float:
+        """Seconds of one decoded token on the virtual clock; 0 on the wall clock."""
+        durations = self._config.durations
+        if durations is None:
+            return 0.0
+        functions = [self._graph.functions[self._graph.graph.calls[i].function] for i in self._graph.live]
+        return sum(durations(function, "cpu", 1) for function in functions)
 
     def close(self) -> None:
         """End the workers and the device session."""
@@ -149,6 +159,22 @@ class ModelRunner:
             raise
         self._raise_failure(dispatcher.error)
         return tuple(dispatcher.spans)
+
+    def _run_virtually(self, graph: TaskGraph, values: RunValues) -> tuple[Span, ...]:
+        workers: dict[str, CpuWorker | NpuWorker] = {"cpu": self._cpu, "npu": self._npu}
+
+        def execute(task: Task) -> None:
+            worker = workers[task.processor]
+            worker.lane.submit(worker.execute, graph.steps[task.id], values).result()
+
+        scheduler = Scheduler(graph.tasks, self._policy)
+        try:
+            return run_on_virtual_clock(
+                scheduler, execute, lambda span: values.release(graph.steps[span.task.id])
+            )
+        except DeviceError as error:
+            self._raise_failure(error)
+            raise
 
     def _end(self, span: Span, graph: TaskGraph, values: RunValues) -> None:
         step = graph.steps[span.task.id]

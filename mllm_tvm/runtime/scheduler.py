@@ -70,21 +70,42 @@ def simulate(
     processors: Sequence[str] = PROCESSORS,
 ) -> tuple[Span, ...]:
     """Run ``tasks`` on a virtual clock, each for its ``duration``; spans in order of their start."""
-    scheduler = Scheduler(tasks, policy, processors)
+    return run_on_virtual_clock(Scheduler(tasks, policy, processors), _compute_nothing, None, processors)
+
+
+def run_on_virtual_clock(
+    scheduler: Scheduler,
+    execute: Callable[[Task], None],
+    on_complete: Callable[[Span], None] | None = None,
+    processors: Sequence[str] = PROCESSORS,
+) -> tuple[Span, ...]:
+    """Run the tasks of ``scheduler`` one at a time while time is what their durations say.
+
+    ``execute`` computes a task when it starts on the virtual clock: its dependencies have ended by then, on
+    this clock and for real. ``on_complete`` is called in the order of the virtual ends. Spans are in virtual
+    seconds, in order of their start.
+    """
     idle, now = set(processors), 0.0
-    events: list[tuple[float, int, Task]] = []
+    ends: list[tuple[float, int]] = []
     spans: list[Span] = []
     while True:
         for processor in [p for p in processors if p in idle]:
             task = scheduler.next(processor)
             if task is not None:
+                execute(task)
                 idle.remove(processor)
+                heapq.heappush(ends, (now + task.duration, len(spans)))
                 spans.append(Span(task, now, now + task.duration))
-                heapq.heappush(events, (now + task.duration, len(spans), task))
-        if not events:
+        if not ends:
             return tuple(spans)
-        now = events[0][0]
-        while events and events[0][0] == now:
-            ended = heapq.heappop(events)[2]
-            scheduler.complete(ended)
-            idle.add(ended.processor)
+        now = ends[0][0]
+        while ends and ends[0][0] == now:
+            span = spans[heapq.heappop(ends)[1]]
+            scheduler.complete(span.task)
+            idle.add(span.task.processor)
+            if on_complete is not None:
+                on_complete(span)
+
+
+def _compute_nothing(_task: Task) -> None:
+    """A simulation has no values."""

@@ -34,7 +34,10 @@ class NpuCounts:
 
 @dataclass(frozen=True)
 class RunStats:
-    """One run of an engine. Times are wall seconds; NPU figures are the prefill's (decode uses the CPU)."""
+    """One run of an engine; NPU figures are the prefill's (decode uses the CPU).
+
+    Times are seconds on the clock of the run: the wall's, or those of the device profile ``clock`` names.
+    """
 
     device: str
     policy: str
@@ -52,3 +55,4 @@ class RunStats:
     decode_s: float = 0.0
     timeline: tuple[Span, ...] = ()
     """When each task of the prefill ran."""
+    clock: str = "wall"

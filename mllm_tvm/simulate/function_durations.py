@@ -1,0 +1,34 @@
+"""Seconds of an artifact's functions on a device profile: what drives the engine's virtual clock."""
+
+from __future__ import annotations
+
+from mllm_tvm.manifest import FunctionSpec
+
+from .cost import CostModel, Work
+from .profile import DeviceProfile
+
+# Bytes that a float function reads and writes for one element of the residual stream, in one fused pass.
+_FLOAT_BYTES = {"float": 17, "shadow": 12, "dynamic": 13}
+
+
+class FunctionDurations:
+    """Expected seconds of a compiled function; a drop-in for the engine's own measurements.
+
+    A manifest gives a linear's size, and of a float function only its kind: its work is taken to be that of
+    a norm, a shadow or an attention as wide as the residual stream, over a context as long as its rows.
+    """
+
+    def __init__(self, profile: DeviceProfile, hidden_size: int) -> None:
+        self._cost = CostModel(profile)
+        self._hidden = hidden_size
+
+    def __call__(self, function: FunctionSpec, processor: str, rows: int) -> float:
+        """Seconds of ``function`` on ``rows`` rows on a processor of the profile."""
+        return self._cost.seconds(self._work(function, processor), processor, rows, context=rows)
+
+    def _work(self, function: FunctionSpec, processor: str) -> Work:
+        if function.kind == "linear":
+            transfer = function.k + 4 * function.n if processor == "npu" else 0
+            return Work(weights=function.k * function.n, io_bytes=transfer)
+        macs = 2 * self._hidden if function.kind == "dynamic" else 0
+        return Work(float_bytes=_FLOAT_BYTES[function.kind] * self._hidden, context_macs=macs)
