@@ -18,6 +18,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("output", help="artifact directory to make (an older artifact there is replaced)")
     add_compile_arguments(parser)
     parser.add_argument("--recipe", default=None, metavar="FILE", help="use this recipe, do not calibrate")
+    parser.add_argument(
+        "--plan",
+        default=None,
+        metavar="FILE",
+        help="compile for the chunk lengths that simulate --search found",
+    )
     parser.add_argument("--dump-ir", default=None, metavar="DIR", help="write the IR after each phase here")
 
 
@@ -26,7 +32,8 @@ def execute(args: argparse.Namespace) -> int:
     from mllm_tvm.build import CompileSettings, compile_model
 
     start = time.perf_counter()
-    settings = CompileSettings.of(args.target, args.chunk_lengths, args.calibration, args.recipe)
+    lengths = _planned_lengths(args.plan, args.chunk_lengths) if args.plan else args.chunk_lengths
+    settings = CompileSettings.of(args.target, lengths, args.calibration, args.recipe)
     dump = Path(args.dump_ir) if args.dump_ir else None
     artifact = compile_model(Path(args.model), Path(args.output), settings, dump, show_stage)
     report = {
@@ -40,6 +47,16 @@ def execute(args: argparse.Namespace) -> int:
     }
     print(json.dumps(report) if args.json else _text(report))
     return 0
+
+
+def _planned_lengths(plan: str, lengths: tuple[int, ...] | None) -> tuple[int, ...]:
+    """The chunk lengths of a plan file; raises CompileError when others were given too."""
+    from mllm_tvm.errors import CompileError
+    from mllm_tvm.simulate.plan import read_plan
+
+    if lengths is not None:
+        raise CompileError(f"both --plan and --chunk-lengths {lengths} were given: give one of them")
+    return read_plan(plan).chunk_lengths
 
 
 def _text(report: dict[str, object]) -> str:

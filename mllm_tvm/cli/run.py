@@ -112,8 +112,8 @@ def _summary(engine: Engine, artifact_s: float, open_s: float) -> str:
     stats = engine.stats
     rate = stats.generated_tokens / stats.decode_s if stats.decode_s else 0.0
     return (
-        f"\n[{stats.device}, policy {stats.policy}, clock {stats.clock}] "
-        f"prompt {stats.prompt_tokens} tokens in chunks {list(stats.chunk_lengths)}: {stats.npu_calls} NPU calls, {stats.npu_packets:,} packets\n"
+        f"\n[{stats.device}, policy {stats.policy}, clock {stats.clock}] prompt {stats.prompt_tokens} tokens "
+        f"in chunks {list(stats.chunk_lengths)}: {stats.npu_calls} NPU calls, {stats.npu_packets:,} packets\n"
         f"artifact {artifact_s:.2f} s, open device {open_s:.2f} s, first token {stats.ttft_s:.2f} s, "
         f"decode {stats.generated_tokens} tokens at {rate:.0f} tokens/s"
     )
