@@ -20,6 +20,7 @@ from mllm_tvm.tensor_file import read_tensors
 CPU_LIBRARY = "cpu.so"
 DEVICE_SERVER, HOST_SERVER = "npu/server.hexagon", "npu/server.host"
 WEIGHTS_FILE, SHADOW_FILE, FLOAT_FILE = "weights.safetensors", "shadow.safetensors", "float.safetensors"
+HOT_FILE = "hot.safetensors"
 TOKENIZER_FILE, CONFIG_FILE, RECIPE_FILE = "tokenizer.json", "config.json", "recipe.json"
 _HASH_BLOCK = 1 << 20
 

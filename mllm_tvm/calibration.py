@@ -1,13 +1,16 @@
-"""Finds the int8 scale of each linear's input by running the float model on text.
+"""Calibration: runs the float model on text and chooses how each linear's input is quantized.
 
-Scales are static and per tensor, so one large value would make all others coarse. They are chosen from a
-percentile of ``|x|``; what exceeds it is clipped on the NPU and carried in float by the shadow path.
+Scales are static and per tensor, so one large value would make all others coarse. What exceeds a scale is
+clipped on the NPU and carried in float by the shadow path; the scales are those with the least error under a
+budget of such outliers (``mllm_tvm.quantization.clipping``).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,19 +20,22 @@ from mllm_tvm.errors import CalibrationError
 from mllm_tvm.frontend.float_model import FloatModel
 from mllm_tvm.frontend.model import Model
 from mllm_tvm.progress import progress as progress_bar
+from mllm_tvm.quantization.histogram import INT8_LIMIT
+from mllm_tvm.quantization.schemes import DEFAULT_OUTLIER_BUDGET, OURS, SCHEMES, SchemeSettings
+from mllm_tvm.quantization.statistics import LinearStatistics
 from mllm_tvm.recipe import LinearRecipe, Recipe
 from mllm_tvm.tokenizer import Tokenizer
 from relax_passes.expose_linear_inputs import ExposeLinearInputs, linear_inputs
+from relax_passes.quantize_w8a8 import LLM_INT8, STATIC
 
-__all__ = ["LinearRecipe", "Recipe", "calibrate", "read_texts", "segment_tokens"]
+__all__ = ["Calibration", "LinearRecipe", "Recipe", "calibrate", "read_texts", "segment_tokens"]
 
 SEGMENT_TOKENS = 256
 MIN_TOKENS = 16
 DEFAULT_MAX_TOKENS = 25_000
-DEFAULT_PERCENTILE = 99.7
+DEFAULT_HOT_SHARE = 0.03
 LISTED_CHANNELS = 32
 
-_INT8_LIMIT = 127
 _SEPARATOR = "<|endoftext|>"
 
 
@@ -38,7 +44,9 @@ def calibrate(
     texts: Iterable[str],
     *,
     max_tokens: int = DEFAULT_MAX_TOKENS,
-    percentile: float = DEFAULT_PERCENTILE,
+    percentile: float | None = None,
+    outlier_budget: float = DEFAULT_OUTLIER_BUDGET,
+    hot_share: float = DEFAULT_HOT_SHARE,
     progress: bool = True,
 ) -> Recipe:
     """Runs ``model`` in float on ``texts`` and chooses the input scale of every linear.
@@ -47,14 +55,85 @@ def calibrate(
         model: from :func:`mllm_tvm.load_model`.
         texts: any number of texts like those the model will see; cut into segments of at most 256 tokens.
         max_tokens: stop after so many tokens.
-        percentile: of ``|x|``, above 0 and at most 100 (no clipping); a scale is that value / 127.
+        percentile: choose every scale by this percentile of ``|x|``, above 0 and at most 100 (no clipping);
+            None: search for the scales with the least error.
+        outlier_budget: for the search: outlier channels per token, a mean share over the linears.
+        hot_share: the share of each linear's channels whose float rows stay in memory.
         progress: show a bar when standard error is a terminal.
 
     Raises:
         CalibrationError: too little text, a setting out of range, or a linear's input that is not finite.
     """
-    if not 0 < percentile <= 100:
-        raise CalibrationError(f"percentile is {percentile}: expected a number above 0, at most 100")
+    settings = SchemeSettings(outlier_budget, percentile)
+    settings.check()
+    return Calibration.collect(model, texts, max_tokens, progress).recipe(OURS, settings, hot_share)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A model's statistics on a text: :meth:`collect` once, then a :meth:`recipe` for each scheme."""
+
+    model: Model
+    segments: list[list[int]]
+    groups: list[LinearStatistics]
+    runner: _Runner
+    progress: bool
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the text."""
+        return sum(map(len, self.segments))
+
+    @staticmethod
+    def collect(
+        model: Model, texts: Iterable[str], max_tokens: int = DEFAULT_MAX_TOKENS, progress: bool = True
+    ) -> Calibration:
+        """Runs the float model over the text twice: for the channels' ranges, then for the distributions.
+
+        Raises CalibrationError for too little text or a linear's input that is not finite.
+        """
+        segments = _segments(model, texts, max_tokens)
+        runner = _Runner(model)
+        found = Calibration(model, segments, runner.statistics(), runner, progress)
+        found._run("ranges", LinearStatistics.add_range, found.groups)
+        for group in found.groups:
+            group.start_values()
+        found._run("values", LinearStatistics.add_values, found.groups)
+        return found
+
+    def recipe(
+        self, scheme: str, settings: SchemeSettings | None = None, hot_share: float = DEFAULT_HOT_SHARE
+    ) -> Recipe:
+        """The recipe of a scheme of ``SCHEMES``, its outliers counted; nothing is pruned.
+
+        Raises CalibrationError for a hot share that is not one.
+        """
+        if not 0 <= hot_share <= 1:
+            raise CalibrationError(f"hot share is {hot_share}: expected a share of the channels, 0 to 1")
+        settings = settings or SchemeSettings()
+        linears = SCHEMES[scheme].linears(self.groups, settings)
+        activation = SCHEMES[scheme].activation
+        counters = [_Outliers(linear, activation) for linear in linears]
+        if any(linear.shadow for linear in linears):
+            self._run("outliers", _Outliers.add, counters)
+        return Recipe(
+            model_hash=self.model.config.content_hash,
+            percentile=settings.percentile,
+            tokens=self.tokens,
+            linears=tuple(counter.counted(hot_share) for counter in counters),
+            scheme=scheme,
+            activation=activation,
+            rotated=SCHEMES[scheme].rotated,
+        )
+
+    def _run(self, what: str, add: Callable[..., None], consumers: Sequence[object]) -> None:
+        with progress_bar(self.tokens, f"calibrating, {what}", unit="tok", show=self.progress) as bar:
+            for inputs in self.runner.run(self.segments, bar):
+                for consumer, x in zip(consumers, inputs, strict=True):
+                    add(consumer, x)
+
+
+def _segments(model: Model, texts: Iterable[str], max_tokens: int) -> list[list[int]]:
     if isinstance(texts, str):
         raise CalibrationError("texts is one string: expected a list (or other iterable) of texts")
     length = min(SEGMENT_TOKENS, model.config.max_positions)
@@ -64,32 +143,30 @@ def calibrate(
         raise CalibrationError(
             f"the calibration text has {tokens} tokens: expected at least {MIN_TOKENS}, better some thousands"
         )
-    runner = _Runner(model)
-    with progress_bar(2 * tokens, "calibrating", unit="tok", show=progress) as bar:
-        ranges = [_Range(weights) for weights in runner.groups]
-        for inputs in runner.run(segments, bar):
-            for group, x in zip(ranges, inputs, strict=True):
-                group.add(x)
-        # Which values are clipped is known only once the scales are: a second run counts them.
-        outliers = [_Outliers(group.scale(percentile)) for group in ranges]
-        for inputs in runner.run(segments, bar):
-            for counter, x in zip(outliers, inputs, strict=True):
-                counter.add(x)
-    linears = tuple(_linear_recipe(r, o, percentile) for r, o in zip(ranges, outliers, strict=True))
-    return Recipe(model.config.content_hash, float(percentile), tokens, linears)
+    return segments
 
 
-def read_texts(path: str | os.PathLike[str]) -> list[str]:
+def read_texts(path: str | os.PathLike[str], start: str | None = None) -> list[str]:
     """The texts of a UTF-8 file, separated by ``<|endoftext|>`` (without separators: one text).
 
+    ``start``: texts begin at the paragraphs (after an empty line) that begin with these words, for files that
+    lost their separators; what stands before the first is left out.
+
     Raises:
-        CalibrationError: the file cannot be read.
+        CalibrationError: the file cannot be read, or no paragraph begins with ``start``.
     """
     try:
         content = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise CalibrationError(f"cannot read {path} as UTF-8 text: {error}") from None
-    return [text for part in content.split(_SEPARATOR) if (text := part.strip())]
+    if start is None:
+        return [text for part in content.split(_SEPARATOR) if (text := part.strip())]
+    _, *found = re.split(rf"(?:\A|\n\s*\n)(?={re.escape(start)})", content)
+    if not found:
+        raise CalibrationError(
+            f"{path}: no paragraph begins with {start!r}: give words that texts begin with"
+        )
+    return [text.strip() for text in found]
 
 
 def segment_tokens(
@@ -116,9 +193,17 @@ class _Runner:
     """The float model with the inputs of its linears as results."""
 
     def __init__(self, model: Model):
+        self.model = model
         self.groups = list(linear_inputs(model.module["main"]).values())
         expose = tvm.transform.Sequential([ExposeLinearInputs()])
         self.float_model = FloatModel(model, expose(model.module))
+
+    def statistics(self) -> list[LinearStatistics]:
+        """Empty statistics of the linears' inputs, ordered as ``groups``."""
+        return [
+            LinearStatistics(group, np.concatenate([self.model.parameters[name] for name in group], axis=1))
+            for group in self.groups
+        ]
 
     def run(self, segments: Sequence[Sequence[int]], bar: object) -> Iterable[list[np.ndarray]]:
         """For each segment, the linears' inputs, ordered as ``groups``: [tokens, channels] float32 each."""
@@ -127,82 +212,42 @@ class _Runner:
             bar.update(len(segment))  # type: ignore[attr-defined]
 
 
-class _Range:
-    """The distribution of ``|x|`` of one linear's input.
-
-    A histogram with logarithmic bins of 1/512 relative width: the bits of a non-negative float, read as an
-    integer, grow with its value, so their upper 17 are the bin.
-    """
-
-    _SHIFT = 14
-    _BINS = 1 << (31 - _SHIFT)
-
-    def __init__(self, weights: tuple[str, ...]):
-        self.weights = weights
-        self.counts = np.zeros(self._BINS, np.int64)
-        self.abs_max = 0.0
-
-    def add(self, x: np.ndarray) -> None:
-        """Counts the values of ``x``, float32 of any shape; raises CalibrationError if one is not finite."""
-        magnitude = np.abs(x, dtype=np.float32)
-        largest = float(magnitude.max())
-        if not np.isfinite(largest):
-            raise CalibrationError(
-                f"the input of {self.weights[0]} has values that are not finite: the model overflows or its "
-                "weights are damaged"
-            )
-        self.abs_max = max(self.abs_max, largest)
-        bins = magnitude.reshape(-1).view(np.uint32) >> self._SHIFT
-        self.counts += np.bincount(bins, minlength=self._BINS)
-
-    def percentile(self, percentile: float) -> float:
-        """The value that ``percentile`` per cent of all do not exceed, to 0.1 %."""
-        cumulative = np.cumsum(self.counts)
-        rank = percentile / 100 * cumulative[-1]
-        found = int(np.searchsorted(cumulative, rank, side="left"))
-        if cumulative[found] == cumulative[-1]:
-            return self.abs_max
-        edges = (np.array([found, found + 1], np.uint32) << self._SHIFT).view(np.float32)
-        return float(edges.astype(np.float64).mean())
-
-    def scale(self, percentile: float) -> float:
-        """The int8 step, a float32 value; 1 for an input that is always zero."""
-        limit = self.percentile(percentile) or self.abs_max or _INT8_LIMIT
-        return float(np.float32(limit / _INT8_LIMIT))
-
-
 class _Outliers:
-    """Counts, for each channel of a linear's input, the values that int8 clips."""
+    """Counts, for each channel of a linear's input, the values that the shadow path carries."""
 
-    def __init__(self, scale: float):
-        self.scale = np.float32(scale)
+    def __init__(self, linear: LinearRecipe, activation: str):
+        self.linear = linear
+        self.activation = activation
         self.values = 0
         self.counts = np.zeros(0, np.int64)
 
     def add(self, x: np.ndarray) -> None:
         """Counts ``x``, [tokens, channels] float32, by the same arithmetic as the compiled model."""
-        clipped = np.rint(np.abs(x) / self.scale) > _INT8_LIMIT
         self.counts = self.counts if self.counts.size else np.zeros(x.shape[1], np.int64)
-        self.counts += clipped.sum(axis=0)
+        self.counts += self._outliers(np.abs(x)).sum(axis=0)
         self.values += x.size
 
-    @property
-    def share(self) -> float:
-        """Clipped values / all values."""
-        return float(self.counts.sum() / self.values)
+    def _outliers(self, magnitude: np.ndarray) -> np.ndarray:
+        linear = self.linear
+        if self.activation == LLM_INT8:
+            threshold = np.full(magnitude.shape[1], linear.threshold, np.float32)
+            threshold[list(linear.float_channels)] = 0
+            return magnitude >= threshold
+        step = np.float32(linear.scale) * np.asarray(linear.smoothing or 1.0, np.float32)
+        return np.rint(magnitude / step) > INT8_LIMIT
 
-    def worst_channels(self) -> tuple[tuple[int, int], ...]:
-        """(channel, clipped values), most first; only channels that have any."""
-        order = np.argsort(-self.counts, kind="stable")[:LISTED_CHANNELS]
-        return tuple((int(c), int(self.counts[c])) for c in order if self.counts[c])
-
-
-def _linear_recipe(values: _Range, outliers: _Outliers, percentile: float) -> LinearRecipe:
-    return LinearRecipe(
-        weights=values.weights,
-        scale=float(outliers.scale),
-        abs_max=values.abs_max,
-        percentile=values.percentile(percentile),
-        outlier_share=outliers.share,
-        outlier_channels=outliers.worst_channels(),
-    )
+    def counted(self, hot_share: float) -> LinearRecipe:
+        """The linear with its outlier statistics; ``hot_share`` of the channels are its hot ones."""
+        if not self.values or not self.linear.shadow:
+            return self.linear
+        order = [int(channel) for channel in np.argsort(-self.counts, kind="stable")]
+        total = int(self.counts.sum())
+        worst = [(channel, int(self.counts[channel])) for channel in order[:LISTED_CHANNELS]]
+        hot = order[: int(np.ceil(hot_share * len(order)))] if self.activation == STATIC else []
+        return replace(
+            self.linear,
+            outlier_share=total / self.values,
+            outlier_channels=tuple((channel, count) for channel, count in worst if count),
+            hot_channels=tuple(hot),
+            hot_share=float(self.counts[hot].sum() / total) if total else 0.0,
+        )

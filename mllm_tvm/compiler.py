@@ -141,7 +141,11 @@ class CompiledModel:
             target=self.target.tag,
             host_cpu=tvm.target.codegen.llvm_get_system_cpu(),
             chunk_lengths=self.chunk_lengths,
-            quantization={"scheme": "w8a8-shadow", "linears": len(self.recipe.linears)},
+            quantization={
+                "scheme": self.recipe.scheme,
+                "activation": self.recipe.activation,
+                "linears": len(self.recipe.linears),
+            },
             graph=self.graph,
             parameters={name: parameter_file(name) for name in self._parameter_dtypes()},
             files={},
@@ -169,9 +173,8 @@ def compile(
     """
     recipe.check(model)
     lengths = _check_chunk_lengths(chunk_lengths)
-    shadow = {name: linear.shadow for linear in recipe.linears for name in linear.weights}
     try:
-        module = pipeline.run(model.module, shadow, model.shadow_dtype, observe)
+        module = pipeline.run(model.module, recipe.schemes(), model.shadow_dtype, observe)
     except PassError as error:
         raise CompileError(f"cannot compile {model.path}: {error}") from error
     return CompiledModel(model, recipe, module, extract_graph(module), hexagon_target(target), lengths)

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mllm_tvm.artifact import FLOAT_FILE, SHADOW_FILE, WEIGHTS_FILE
+from mllm_tvm.artifact import FLOAT_FILE, HOT_FILE, SHADOW_FILE, WEIGHTS_FILE
 from relax_passes.lower_linear import JOIN, PACKED
-from relax_passes.quantize_w8a8 import INPUT_SCALE, INT8, OUTPUT_SCALE, SHADOW
+from relax_passes.quantize_w8a8 import (
+    HOT,
+    HOT_SLOT,
+    INPUT_SCALE,
+    INT8,
+    OUTPUT_SCALE,
+    SHADOW,
+    SHADOW_COUNTS,
+    THRESHOLD,
+    WEIGHT_SCALE,
+)
 from targets.packing import pack_weight
 
 if TYPE_CHECKING:
-    from mllm_tvm.recipe import Recipe
+    from mllm_tvm.recipe import LinearRecipe, Recipe
+
+_FILES = {PACKED: WEIGHTS_FILE, SHADOW: SHADOW_FILE, HOT: HOT_FILE}
 
 
 def weight_scale(weight: np.ndarray) -> np.ndarray:
@@ -29,11 +41,16 @@ def quantize_weight(weight: np.ndarray, scale: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(weight / scale), -127, 127).astype(np.int8)
 
 
+def smoothed(weight: np.ndarray, linear: LinearRecipe) -> np.ndarray:
+    """The weight [K, N] that multiplies ``x / smoothing``: each row times its channel's divisor."""
+    if not linear.smoothing:
+        return weight
+    return weight * np.asarray(linear.smoothing, np.float32)[:, None]
+
+
 def parameter_file(name: str) -> str:
     """The artifact file that holds a parameter."""
-    if name.endswith(PACKED):
-        return WEIGHTS_FILE
-    return SHADOW_FILE if name.endswith(SHADOW) else FLOAT_FILE
+    return next((file for suffix, file in _FILES.items() if name.endswith(suffix)), FLOAT_FILE)
 
 
 def make_parameter(name: str, dtype: str, weights: Mapping[str, np.ndarray], recipe: Recipe) -> np.ndarray:
@@ -43,18 +60,51 @@ def make_parameter(name: str, dtype: str, weights: Mapping[str, np.ndarray], rec
         name: a weight's name, with or without a suffix of ``quantize_w8a8`` and ``lower_linear``.
         dtype: the dtype the module declares.
         weights: the model's float parameters, linears as [K, N].
-        recipe: input scales of the linears.
+        recipe: how the linears are quantized.
     """
     if name.endswith(PACKED):
-        members = name.removesuffix(PACKED).split(JOIN)
-        return np.concatenate([_packed(weights[member.removesuffix(INT8)]) for member in members])
-    if name.endswith(INPUT_SCALE):
-        return np.asarray(recipe.scale(name.removesuffix(INPUT_SCALE)), np.float32)
-    if name.endswith(OUTPUT_SCALE):
-        weight = name.removesuffix(OUTPUT_SCALE)
-        return weight_scale(weights[weight]) * np.float32(recipe.scale(weight))
-    return np.ascontiguousarray(weights[name.removesuffix(SHADOW)], dtype=dtype)
+        members = [member.removesuffix(INT8) for member in name.removesuffix(PACKED).split(JOIN)]
+        return np.concatenate([_packed(weights[member], recipe.linear(member)) for member in members])
+    for suffix, make in _MAKERS.items():
+        if name.endswith(suffix):
+            weight = name.removesuffix(suffix)
+            value = make(weights[weight], recipe.linear(weight))
+            return np.asarray(value, dtype, order="C")
+    return np.ascontiguousarray(weights[name], dtype=dtype)
 
 
-def _packed(weight: np.ndarray) -> np.ndarray:
+def _packed(weight: np.ndarray, linear: LinearRecipe) -> np.ndarray:
+    weight = smoothed(weight, linear)
     return pack_weight(quantize_weight(weight, weight_scale(weight)))
+
+
+def _input_scale(_weight: np.ndarray, linear: LinearRecipe) -> np.ndarray:
+    return np.float32(linear.scale) * np.asarray(linear.smoothing or 1.0, np.float32)
+
+
+def _output_scale(weight: np.ndarray, linear: LinearRecipe) -> np.ndarray:
+    return weight_scale(smoothed(weight, linear)) * np.float32(linear.scale)
+
+
+def _threshold(weight: np.ndarray, linear: LinearRecipe) -> np.ndarray:
+    threshold = np.full(len(weight), linear.threshold, np.float32)
+    threshold[list(linear.float_channels)] = 0.0
+    return threshold
+
+
+def _hot_slot(weight: np.ndarray, linear: LinearRecipe) -> np.ndarray:
+    slot = np.full(len(weight), -1, np.int32)
+    slot[list(linear.hot_channels)] = np.arange(len(linear.hot_channels))
+    return slot
+
+
+_MAKERS: dict[str, Callable[[np.ndarray, LinearRecipe], np.ndarray]] = {
+    INPUT_SCALE: _input_scale,
+    OUTPUT_SCALE: _output_scale,
+    WEIGHT_SCALE: lambda weight, _: weight_scale(weight),
+    THRESHOLD: _threshold,
+    HOT_SLOT: _hot_slot,
+    HOT: lambda weight, linear: weight[list(linear.hot_channels)],
+    SHADOW_COUNTS: lambda _weight, _linear: np.zeros(2),
+    SHADOW: lambda weight, _: weight,
+}

@@ -7,58 +7,113 @@ import json
 import os
 import re
 import tempfile
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mllm_tvm.errors import CalibrationError
+from relax_passes.quantize_w8a8 import ACTIVATIONS, STATIC, LinearScheme
 
 if TYPE_CHECKING:
     from mllm_tvm.frontend import Model
 
-RECIPE_SCHEMA_VERSION = 1
-SCHEME = "w8a8-shadow"
+RECIPE_SCHEMA_VERSION = 2
 
 # Numbers that are above 0 and exact as float32.
 _TINY, _HUGE = 2.0**-126, 2.0**127
 
-# A pair of integers that json.dumps spread over four lines.
+# A list of numbers, or of pairs of them, that json.dumps spread over many lines.
 _PAIR = re.compile(r"\[\s+(\d+),\s+(\d+)\s+\]")
+_NUMBERS = re.compile(r"\[\s+(-?[\d.e+-]+(?:,\s+-?[\d.e+-]+)*)\s+\]")
 
 
 @dataclass(frozen=True)
 class LinearRecipe:
-    """The linears that read one value, and how that value is quantized.
+    """The linears that read one value ``x`` [tokens, channels], and how that value is quantized.
 
-    ``weights`` names them. ``scale`` is the int8 step of the input, per tensor; ``percentile`` the value it
-    was chosen from and ``abs_max`` the largest, of ``|x|``. ``outlier_share`` is the share of values that
-    int8 clips, ``outlier_channels`` the (channel, clipped values) of the worst channels, most first.
-    ``shadow``: whether clipped values are carried in float.
+    ``weights`` names them. ``scale`` is the int8 step of ``x / smoothing`` and ``limit`` its largest int8
+    value (``scale`` times 127); ``smoothing`` has a divisor for each channel that is folded into the weights'
+    rows, or nothing. ``abs_max`` is the largest ``|x|``.
+
+    ``outlier_share`` is the share of values that int8 clips, ``outlier_channels`` the (channel, clipped
+    values) of the worst channels, most first. ``shadow``: whether clipped values are carried in float; the
+    rows of ``hot_channels`` are then kept in memory and serve ``hot_share`` of the clipped values.
+    ``clip_scale`` and ``clip_smoothing`` are the best without a shadow path, ``importance`` what leaving it
+    out adds to the loss (nats per token; None when not measured). ``signal_to_noise`` is the expected ratio,
+    in dB, of the linears' outputs to their quantization error.
+
+    ``threshold`` and ``float_channels`` belong to ``llm-int8``: values from the threshold on, and whole
+    channels, that are carried in float.
     """
 
     weights: tuple[str, ...]
     scale: float
+    limit: float
     abs_max: float
-    percentile: float
     outlier_share: float
     outlier_channels: tuple[tuple[int, int], ...]
     shadow: bool = True
+    smoothing: tuple[float, ...] = ()
+    clip_scale: float = 1.0
+    clip_smoothing: tuple[float, ...] = ()
+    signal_to_noise: float = 0.0
+    importance: float | None = None
+    hot_channels: tuple[int, ...] = ()
+    hot_share: float = 0.0
+    threshold: float = 0.0
+    float_channels: tuple[int, ...] = ()
+
+    def without_shadow(self) -> LinearRecipe:
+        """Clipped to int8, at the scale that is best then."""
+        return dataclasses.replace(
+            self,
+            shadow=False,
+            scale=self.clip_scale,
+            smoothing=self.clip_smoothing,
+            hot_channels=(),
+            hot_share=0.0,
+        )
 
 
 @dataclass(frozen=True)
 class Recipe:
     """Everything the compiler needs to quantize one model.
 
-    ``model_hash`` is the model's ``content_hash``, ``percentile`` the one scales were chosen by (0 to 100),
-    and ``tokens`` the number of calibration tokens.
+    ``model_hash`` is the model's ``content_hash``, ``scheme`` the name of how the linears were chosen,
+    ``activation`` how inputs are scaled (see ``relax_passes.quantize_w8a8``), ``percentile`` the one that
+    scales were chosen by (None: they were searched), ``tokens`` the number of calibration tokens, and
+    ``rotated`` whether the residual stream is rotated before.
     """
 
     model_hash: str
-    percentile: float
+    percentile: float | None
     tokens: int
     linears: tuple[LinearRecipe, ...]
-    scheme: str = SCHEME
+    scheme: str = "ours"
+    activation: str = STATIC
+    rotated: bool = False
     schema_version: int = RECIPE_SCHEMA_VERSION
+
+    def prune(self, weights: Collection[str]) -> Recipe:
+        """This recipe without a shadow path for the linears that ``weights`` names, at their best scales."""
+        linears = (
+            linear.without_shadow() if linear.weights[0] in weights else linear for linear in self.linears
+        )
+        return dataclasses.replace(self, linears=tuple(linears))
+
+    def schemes(self) -> dict[str, LinearScheme]:
+        """Weight name -> what ``quantize_w8a8`` needs to know."""
+        return {
+            weight: LinearScheme(
+                self.activation,
+                linear.shadow,
+                bool(linear.smoothing),
+                len(linear.hot_channels) if linear.shadow else 0,
+            )
+            for linear in self.linears
+            for weight in linear.weights
+        }
 
     def linear(self, weight: str) -> LinearRecipe:
         """The entry of the linear whose weight is ``weight``; raises CalibrationError when there is none."""
@@ -82,12 +137,22 @@ class Recipe:
             for weight in linear.weights:
                 if weight not in model.parameters:
                     raise CalibrationError(f"the recipe names {weight}, which {model.path} does not have")
+            self._check_channels(linear, len(model.parameters[linear.weights[0]]))
+
+    def _check_channels(self, linear: LinearRecipe, channels: int) -> None:
+        listed = (*linear.hot_channels, *linear.float_channels)
+        divisors = {len(linear.smoothing), len(linear.clip_smoothing)}
+        if not divisors <= {0, channels} or any(channel >= channels for channel in listed):
+            raise CalibrationError(
+                f"the recipe's channels of {linear.weights[0]} do not fit its {channels}: calibrate again"
+            )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the recipe as JSON, in one step; raises CalibrationError when that is impossible."""
-        entries = {"schema_version": 0, "scheme": "", **dataclasses.asdict(self)}
+        entries = {"schema_version": 0, "scheme": "", "activation": "", **dataclasses.asdict(self)}
         text = json.dumps(entries, indent=2)
-        _write(Path(path), _PAIR.sub(r"[\1, \2]", text) + "\n")
+        text = _PAIR.sub(r"[\1, \2]", text)
+        _write(Path(path), _NUMBERS.sub(lambda m: f"[{' '.join(m[1].split())}]", text) + "\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Recipe:
@@ -122,14 +187,18 @@ class _RecipeReader:
             expected = f"schema_version {RECIPE_SCHEMA_VERSION}"
             raise CalibrationError(f"{self.path}: expected {expected}, found {version!r}: calibrate again")
         self._keys("the file", entry, Recipe)
-        if entry["scheme"] != SCHEME:
-            raise self._error("scheme", repr(SCHEME), entry["scheme"])
+        if entry["activation"] not in ACTIVATIONS:
+            raise self._error("activation", f"one of {ACTIVATIONS}", entry["activation"])
         linears = self._list("linears", entry["linears"])
+        percentile = entry["percentile"]
         recipe = Recipe(
             model_hash=self._string("model_hash", entry["model_hash"]),
-            percentile=self._number("percentile", entry["percentile"], _TINY, 100),
+            percentile=None if percentile is None else self._number("percentile", percentile, _TINY, 100),
             tokens=self._integer("tokens", entry["tokens"]),
             linears=tuple(self._linear(f"linears[{i}]", linear) for i, linear in enumerate(linears)),
+            scheme=self._string("scheme", entry["scheme"]),
+            activation=entry["activation"],
+            rotated=self._boolean("rotated", entry["rotated"]),
         )
         names = [weight for linear in recipe.linears for weight in linear.weights]
         if len(set(names)) != len(names) or not names:
@@ -141,17 +210,38 @@ class _RecipeReader:
         self._keys(where, entry, LinearRecipe)
         weights = self._list(f"{where}.weights", entry["weights"])
         channels = self._list(f"{where}.outlier_channels", entry["outlier_channels"])
-        if not isinstance(entry["shadow"], bool):
-            raise self._error(f"{where}.shadow", "true or false", entry["shadow"])
+        importance = entry["importance"]
         return LinearRecipe(
             weights=tuple(self._string(f"{where}.weights", weight) for weight in weights),
             scale=self._number(f"{where}.scale", entry["scale"], _TINY),
+            limit=self._number(f"{where}.limit", entry["limit"]),
             abs_max=self._number(f"{where}.abs_max", entry["abs_max"]),
-            percentile=self._number(f"{where}.percentile", entry["percentile"]),
             outlier_share=self._number(f"{where}.outlier_share", entry["outlier_share"], most=1),
             outlier_channels=tuple(self._channel(f"{where}.outlier_channels", pair) for pair in channels),
-            shadow=entry["shadow"],
+            shadow=self._boolean(f"{where}.shadow", entry["shadow"]),
+            smoothing=self._divisors(f"{where}.smoothing", entry["smoothing"]),
+            clip_scale=self._number(f"{where}.clip_scale", entry["clip_scale"], _TINY),
+            clip_smoothing=self._divisors(f"{where}.clip_smoothing", entry["clip_smoothing"]),
+            signal_to_noise=self._number(f"{where}.signal_to_noise", entry["signal_to_noise"], -_HUGE),
+            importance=None
+            if importance is None
+            else self._number(f"{where}.importance", importance, -_HUGE),
+            hot_channels=self._channels(f"{where}.hot_channels", entry["hot_channels"]),
+            hot_share=self._number(f"{where}.hot_share", entry["hot_share"], most=1),
+            threshold=self._number(f"{where}.threshold", entry["threshold"]),
+            float_channels=self._channels(f"{where}.float_channels", entry["float_channels"]),
         )
+
+    def _divisors(self, where: str, value: object) -> tuple[float, ...]:
+        return tuple(self._number(where, divisor, _TINY) for divisor in self._list(where, value))
+
+    def _channels(self, where: str, value: object) -> tuple[int, ...]:
+        return tuple(self._integer(where, channel) for channel in self._list(where, value))
+
+    def _boolean(self, where: str, value: object) -> bool:
+        if not isinstance(value, bool):
+            raise self._error(where, "true or false", value)
+        return value
 
     def _channel(self, where: str, pair: object) -> tuple[int, int]:
         values = self._list(where, pair)

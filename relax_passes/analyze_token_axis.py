@@ -170,7 +170,7 @@ def _normalization(call: relax.Call, axes: Axes) -> Result:
     return axis, axis.axis in _reduced_axes(call)
 
 
-def _mean(call: relax.Call, axes: Axes) -> Result:
+def _reduction(call: relax.Call, axes: Axes) -> Result:
     axis, mixes = _normalization(call, axes)
     reduced = _reduced_axes(call)
     if mixes or axis is None:
@@ -314,7 +314,8 @@ RULES: dict[str, Rule] = {
     "relax.nn.rms_norm": _normalization,
     "relax.nn.layer_norm": _normalization,
     "relax.nn.softmax": _normalization,
-    "relax.mean": _mean,
+    "relax.max": _reduction,
+    "relax.mean": _reduction,
     "relax.take": _take,
     "relax.reshape": _reshape,
     "relax.expand_dims": _expand_dims,

@@ -11,21 +11,23 @@ from .analyze_token_axis import analyze_token_axis
 from .lower_linear import LowerLinear
 from .partition import Partition
 from .place import Place
-from .quantize_w8a8 import QuantizeW8A8
+from .quantize_w8a8 import LinearScheme, QuantizeW8A8
 
 Observer = Callable[[str, ir.IRModule], None]
 
 
-def phases(shadow: Mapping[str, bool], shadow_dtype: str = "float16") -> dict[str, list[tvm.transform.Pass]]:
+def phases(
+    linears: Mapping[str, LinearScheme], shadow_dtype: str = "float16"
+) -> dict[str, list[tvm.transform.Pass]]:
     """The passes of each phase, in order.
 
     Args:
-        shadow: weight names of the linears to quantize -> whether each has a shadow path.
+        linears: weight names of the linears to quantize -> how.
         shadow_dtype: storage of the shadow path's weight rows, ``float16`` or ``float32``.
     """
     return {
         "analyse": [CheckTokenAxis()],
-        "quantize": [QuantizeW8A8(shadow, shadow_dtype), relax.transform.DeadCodeElimination()],
+        "quantize": [QuantizeW8A8(linears, shadow_dtype), relax.transform.DeadCodeElimination()],
         "lower": [LowerLinear(), relax.transform.CanonicalizeBindings()],
         "partition": [Partition()],
         "place": [Place()],
@@ -34,19 +36,22 @@ def phases(shadow: Mapping[str, bool], shadow_dtype: str = "float16") -> dict[st
 
 def run(
     mod: ir.IRModule,
-    shadow: Mapping[str, bool],
+    linears: Mapping[str, LinearScheme],
     shadow_dtype: str = "float16",
     observe: Observer | None = None,
+    last: str = "place",
 ) -> ir.IRModule:
-    """Runs all phases; ``observe(phase, module)`` is called after each.
+    """Runs the phases up to ``last``; ``observe(phase, module)`` is called after each.
 
     Raises:
-        PassError: the module has an op without a rule, or ``shadow`` names a weight that is not a linear's.
+        PassError: the module has an op without a rule, or ``linears`` names a weight that is not a linear's.
     """
-    for phase, passes in phases(shadow, shadow_dtype).items():
+    for phase, passes in phases(linears, shadow_dtype).items():
         mod = tvm.transform.Sequential(passes)(mod)
         if observe is not None:
             observe(phase, mod)
+        if phase == last:
+            break
     return mod
 
 

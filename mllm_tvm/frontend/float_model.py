@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import tvm
@@ -18,15 +18,27 @@ class FloatModel:
 
     Args:
         model: the imported model.
-        module: a module to run in place of ``model.module``; its ``main`` takes the same arguments.
+        module: a module to run in place of ``model.module``; its ``main`` takes the same inputs.
+        parameters: the parameters of that ``main``, in argument order; None for the model's own.
     """
 
-    def __init__(self, model: Model, module: ir.IRModule | None = None):
+    def __init__(
+        self,
+        model: Model,
+        module: ir.IRModule | None = None,
+        parameters: Mapping[str, np.ndarray] | None = None,
+    ):
         self.model = model
         executable = build(model.module if module is None else module, cpu_target())
         # "naive" keeps no buffers: a pool would keep one of every length it has seen.
         self.vm = relax.VirtualMachine(executable, tvm.cpu(), memory_cfg="naive")
-        self.parameters = [tvm.runtime.tensor(model.parameters[name]) for name in model.parameter_names()]
+        if parameters is None:
+            parameters = {name: model.parameters[name] for name in model.parameter_names()}
+        self.parameters = {name: tvm.runtime.tensor(value) for name, value in parameters.items()}
+
+    def set_parameter(self, name: str, value: np.ndarray) -> None:
+        """Use ``value`` for the parameter ``name`` from now on."""
+        self.parameters[name] = tvm.runtime.tensor(value)
 
     def run(self, token_ids: Sequence[int], caches: Sequence[np.ndarray] | None = None) -> list[np.ndarray]:
         """All results of ``main``: logits [seq, vocab], then the appended caches, then what a pass added.
@@ -39,5 +51,5 @@ class FloatModel:
         past = caches[0].shape[0]
         positions = np.arange(past, past + len(token_ids), dtype=np.int32)
         inputs = [np.asarray(token_ids, np.int32), positions, *caches]
-        outputs = self.vm["main"](*map(tvm.runtime.tensor, inputs), *self.parameters)
+        outputs = self.vm["main"](*map(tvm.runtime.tensor, inputs), *self.parameters.values())
         return [output.numpy() for output in outputs]

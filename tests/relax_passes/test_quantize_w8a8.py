@@ -11,7 +11,9 @@ from tvm_ffi import register_global_func
 
 from relax_passes.errors import PassError
 from relax_passes.graph import bindings, op_name
-from relax_passes.quantize_w8a8 import QuantizeW8A8
+from relax_passes.quantize_w8a8 import LinearScheme, QuantizeW8A8
+
+SHADOW, CLIPPED = LinearScheme(), LinearScheme(shadow=False)
 
 
 @I.ir_module
@@ -69,19 +71,19 @@ class Expected:
         return r
 
 
-def _quantize(module, shadow):
-    passes = [QuantizeW8A8(shadow), relax.transform.CanonicalizeBindings()]
+def _quantize(module, linears):
+    passes = [QuantizeW8A8(linears), relax.transform.CanonicalizeBindings()]
     return tvm.transform.Sequential(passes)(module)
 
 
 def test_before_and_after():
-    after = _quantize(Before, {"a": True, "b": False})
+    after = _quantize(Before, {"a": SHADOW, "b": CLIPPED})
     relax.analysis.well_formed(after)
     tvm.ir.assert_structural_equal(after, Expected)
 
 
 def test_parameter_names():
-    after = _quantize(Before, {"a": True, "b": False})
+    after = _quantize(Before, {"a": SHADOW, "b": CLIPPED})
     names = [p.name for p in after["main"].params]
     assert names == [
         "x", "a.input_scale", "a.int8", "a.output_scale", "a.shadow", "b.int8", "b.output_scale",
@@ -89,7 +91,7 @@ def test_parameter_names():
 
 
 def test_unquantized_linear_stays():
-    after = _quantize(Before, {"b": False})
+    after = _quantize(Before, {"b": CLIPPED})
     x, _ = after["main"].params[:2]
     linears = [b.value for b in bindings(after["main"]) if op_name(b.value) == "relax.matmul"]
     assert [linear.args[1].name for linear in linears] == ["a", "b.int8"]
@@ -98,7 +100,7 @@ def test_unquantized_linear_stays():
 
 def test_unknown_weight_is_an_error():
     with pytest.raises(PassError, match="not the weight of a linear of main: c"):
-        _quantize(Before, {"a": True, "c": True})
+        _quantize(Before, {"a": SHADOW, "c": SHADOW})
 
 
 def test_residual_makes_up_for_clipping():
@@ -112,7 +114,7 @@ def test_residual_makes_up_for_clipping():
     weight_scale = np.abs(a).max(axis=0) / np.float32(127)
     int8 = np.rint(a / weight_scale).astype("int8")
 
-    module = _quantize(Before, {"a": True, "b": False})
+    module = _quantize(Before, {"a": SHADOW, "b": CLIPPED})
     register_global_func("mllm.shadow_linear", _numpy_shadow_linear, override=True)
     target = tvm.target.Target({"kind": "llvm"})
     vm = relax.VirtualMachine(

@@ -1,0 +1,1 @@
+"""How linears are quantized: statistics, clipping scales, pruning, baselines, rotation."""

@@ -1,0 +1,69 @@
+"""Runs the quantized module in one piece, with recipes swapped in without compiling again.
+
+The functions are those the artifact holds, before they are cut apart and placed: the integer linear is exact
+on every device, so what this computes is what the engine computes up to the rounding of float functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from mllm_tvm.frontend.float_model import FloatModel
+from mllm_tvm.frontend.model import Model
+from mllm_tvm.parameters import make_parameter
+from mllm_tvm.recipe import Recipe
+from relax_passes import pipeline
+from relax_passes.graph import split_params
+from relax_passes.lower_linear import JOIN, PACKED
+from relax_passes.quantize_w8a8 import INPUT_SCALE, INT8, OUTPUT_SCALE, SHADOW, STATIC
+
+
+class QuantizedModel:
+    """A model compiled with ``recipe``; :meth:`use` changes scales and shadow paths. For one thread.
+
+    Shadow paths can be left out later, not added: compile with a recipe that has all of them.
+    """
+
+    def __init__(self, model: Model, recipe: Recipe):
+        self.model = model
+        self.recipe = recipe
+        # Any smoothing may come later, so every scale is a vector.
+        static = recipe.activation == STATIC
+        schemes = {w: replace(s, per_channel=static, hot_rows=0) for w, s in recipe.schemes().items()}
+        module = pipeline.run(model.module, schemes, model.shadow_dtype, last="lower")
+        _, parameters = split_params(module["main"])
+        self._types = {p.name: p.ty for p in parameters}
+        self._vm = FloatModel(model, module, {name: self._make(name, recipe) for name in self._types})
+
+    def use(self, recipe: Recipe) -> None:
+        """Run with ``recipe`` from now on: other scales, or fewer shadow paths."""
+        pairs = zip(recipe.linears, self.recipe.linears, strict=True)
+        changed = {linear.weights[0] for linear, old in pairs if linear != old}
+        for name in self._types:
+            weight = _weight(name)
+            if weight is not None and recipe.linear(weight).weights[0] in changed:
+                self._vm.set_parameter(name, self._make(name, recipe))
+        self.recipe = recipe
+
+    def run(self, token_ids: Sequence[int]) -> np.ndarray:
+        """Logits after each token, [seq, vocab] float32."""
+        return self._vm.run(token_ids)[0]
+
+    def _make(self, name: str, recipe: Recipe) -> np.ndarray:
+        dtype, shape = str(self._types[name].dtype), [int(e) for e in self._types[name].shape.values]
+        if name.endswith(SHADOW) and not recipe.linear(name.removesuffix(SHADOW)).shadow:
+            # A product with zeros: the same result as no shadow path.
+            return np.zeros(shape, dtype)
+        value = make_parameter(name, dtype, self.model.parameters, recipe)
+        return np.broadcast_to(value, shape) if name.endswith(INPUT_SCALE) else value
+
+
+def _weight(name: str) -> str | None:
+    """The (first) weight a parameter was made from, if it belongs to a quantized linear."""
+    if name.endswith(PACKED):
+        return name.removesuffix(PACKED).split(JOIN)[0].removesuffix(INT8)
+    suffixes = [suffix for suffix in (INPUT_SCALE, OUTPUT_SCALE, SHADOW) if name.endswith(suffix)]
+    return name.removesuffix(suffixes[0]) if suffixes else None

@@ -1,0 +1,104 @@
+"""What calibration collects about the input of one group of linears that read the same value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mllm_tvm.errors import CalibrationError
+from mllm_tvm.parameters import weight_scale
+from mllm_tvm.quantization.histogram import InputHistogram
+
+SMOOTHINGS = (0.0, 0.5, 0.75, 1.0)
+"""Exponents of the channels' abs max in the smoothing candidates; 0 is no smoothing."""
+
+# Outputs are computed for every so many tokens: only their mean energy is needed.
+_SIGNAL_STRIDE = 4
+_HISTOGRAM_TOKENS = 6000
+_LARGEST_DIVISOR = 256.0
+
+
+@dataclass(frozen=True)
+class Smoothing:
+    """A divisor [K] for each channel, what the weights' rounding then costs, and the histogram of inputs.
+
+    ``weight_noise`` is the expected squared error of the output per token.
+    """
+
+    divisor: np.ndarray
+    weight_noise: float
+    histogram: InputHistogram
+
+
+class LinearStatistics:
+    """Statistics of ``x`` [tokens, K] in two passes: :meth:`add_range` for all of it, :meth:`add_values`."""
+
+    def __init__(self, weights: tuple[str, ...], matrix: np.ndarray):
+        """``matrix``: the linears' weights side by side, [K, N] float32."""
+        self.weights = weights
+        self.matrix = matrix
+        self.peaks = np.zeros(len(matrix), np.float32)
+        self.squares = np.zeros(len(matrix), np.float64)
+        self.tokens = 0
+        self._segments = 0
+        self._inverse_energies: list[np.ndarray] = []
+        self.smoothings: dict[float, Smoothing] = {}
+
+    @property
+    def abs_max(self) -> float:
+        """The largest ``|x|``."""
+        return float(self.peaks.max())
+
+    @property
+    def signal(self) -> float:
+        """Typical squared output per token: the harmonic mean, so a few huge tokens do not hide others."""
+        inverse = np.concatenate(self._inverse_energies)
+        return float(1 / inverse.mean()) if inverse.size else 1.0
+
+    def add_range(self, x: np.ndarray) -> None:
+        """First pass; raises CalibrationError if a value is not finite."""
+        peaks = np.abs(x).max(axis=0)
+        if not np.isfinite(peaks).all():
+            raise CalibrationError(
+                f"the input of {self.weights[0]} has values that are not finite: the model overflows or its "
+                "weights are damaged"
+            )
+        self.peaks = np.maximum(self.peaks, peaks)
+        self.squares += np.square(x, dtype=np.float64).sum(axis=0)
+        self.tokens += len(x)
+        energies = np.square(x[::_SIGNAL_STRIDE] @ self.matrix, dtype=np.float64).sum(axis=1)
+        self._inverse_energies.append(1 / energies[energies > 0])
+
+    def start_values(self) -> None:
+        """Between the passes: makes the smoothing candidates."""
+        self.smoothings = {exponent: self.smoothing(exponent) for exponent in SMOOTHINGS}
+
+    def add_values(self, x: np.ndarray) -> None:
+        """Second pass; of long texts every few tokens, beginning at another one for each segment."""
+        stride = max(1, self.tokens // _HISTOGRAM_TOKENS)
+        magnitude = np.abs(x[self._segments % stride :: stride], dtype=np.float32)
+        self._segments += 1
+        for smoothing in self.smoothings.values():
+            smoothing.histogram.add(magnitude)
+
+    def smoothing(self, exponent: float) -> Smoothing:
+        """The candidate with the divisor ``peak^exponent / weight_peak^(1 - exponent)``."""
+        divisor = self._divisor(exponent)
+        scaled = self.matrix * divisor[:, None]
+        norms = np.square(scaled, dtype=np.float64).sum(axis=1)
+        energy = float((self.squares / self.tokens / np.square(divisor, dtype=np.float64)).sum())
+        rounding = float(np.square(weight_scale(scaled), dtype=np.float64).sum()) / 12
+        return Smoothing(divisor, energy * rounding, InputHistogram(divisor, norms))
+
+    def _divisor(self, exponent: float) -> np.ndarray:
+        if exponent == 0 or self.abs_max == 0:
+            return np.ones(len(self.peaks), np.float32)
+        weight_peaks = np.abs(self.matrix).max(axis=1)
+        divisor = np.maximum(self.peaks, 1e-12) ** exponent / np.maximum(weight_peaks, 1e-12) ** (
+            1 - exponent
+        )
+        divisor = divisor / np.exp(np.log(divisor).mean())
+        divisor = np.clip(divisor, 1 / _LARGEST_DIVISOR, _LARGEST_DIVISOR)
+        # Few digits: the recipe is meant to be read.
+        return np.array([float(f"{value:.3g}") for value in divisor], np.float32)
