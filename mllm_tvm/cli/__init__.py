@@ -8,10 +8,17 @@ import sys
 from collections.abc import Sequence
 
 from mllm_tvm.cli import compile as compile_command
-from mllm_tvm.cli import device, doctor, evaluate, run
+from mllm_tvm.cli import device, doctor, evaluate, inspect, run
 from mllm_tvm.errors import MllmTvmError
 
-_COMMANDS = {"compile": compile_command, "run": run, "eval": evaluate, "device": device, "doctor": doctor}
+_COMMANDS = {
+    "compile": compile_command,
+    "run": run,
+    "eval": evaluate,
+    "inspect": inspect,
+    "device": device,
+    "doctor": doctor,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,0 +1,97 @@
+"""Looks into artifacts, and into models that exist as a configuration only."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from tvm import ir
+
+from mllm_tvm.artifact import load_artifact
+from mllm_tvm.call_graph import extract_graph
+from mllm_tvm.errors import ModelError
+from mllm_tvm.frontend.assemble import build_module, read_config
+from mllm_tvm.frontend.config import ConfigReader, ModelConfig, read_json
+from mllm_tvm.sharing import Sharing, measure_sharing
+from mllm_tvm.tensor_file import tensor_bytes
+from relax_passes import pipeline
+from relax_passes.analyze_token_axis import TokenAxisTable, analyze_token_axis
+from relax_passes.expose_linear_inputs import linear_inputs
+from relax_passes.graph import split_params
+from relax_passes.quantize_w8a8 import LinearScheme
+
+CONFIG_DIR = Path(__file__).parent / "configs"
+
+
+def shipped_configurations() -> list[str]:
+    """Names of the real models whose ``config.json`` comes with the project."""
+    return sorted(file.stem for file in CONFIG_DIR.glob("*.json"))
+
+
+def load_config(name: str | os.PathLike[str]) -> ModelConfig:
+    """The settings of a shipped configuration, by name in any case, or of a ``config.json``.
+
+    Raises:
+        ModelError: there is neither, or the settings cannot be used.
+    """
+    shipped = CONFIG_DIR / f"{str(name).lower()}.json"
+    path = shipped if shipped.is_file() else Path(name)
+    if path.is_dir():
+        path = path / "config.json"
+    if not path.is_file():
+        raise ModelError(
+            f"{name} is not a file or a shipped configuration: expected a config.json or one of "
+            f"{', '.join(shipped_configurations())}"
+        )
+    return read_config(ConfigReader(path, read_json(path)))
+
+
+def partition_config(config: ModelConfig, shadow_share: float = 1.0) -> ir.IRModule:
+    """The placed functions of a model without weights; its last linears have a shadow path.
+
+    ``shadow_share``: share of the linears' inputs that have one.
+
+    Raises:
+        ModelError: a share that is not between 0 and 1.
+    """
+    if not 0 <= shadow_share <= 1:
+        raise ModelError(f"shadow share is {shadow_share}: expected 0 to 1")
+    module = build_module(config)
+    groups = list(linear_inputs(module["main"]).values())
+    first = len(groups) - math.ceil(shadow_share * len(groups))
+    linears = {n: LinearScheme(shadow=i >= first) for i, group in enumerate(groups) for n in group}
+    return pipeline.run(module, linears)
+
+
+def inspect_config(
+    name: str | os.PathLike[str], prompt: int, chunk_lengths: Sequence[int], shadow_share: float = 1.0
+) -> Sharing:
+    """The sharing of a model that is given by its configuration; see the functions above."""
+    module = partition_config(load_config(name), shadow_share)
+    _, parameters = split_params(module["main"])
+    sizes = {p.name: _bytes(p.ty.shape.values, str(p.ty.dtype)) for p in parameters}
+    return measure_sharing(extract_graph(module), sizes, chunk_lengths, prompt)
+
+
+def inspect_artifact(
+    path: str | os.PathLike[str], prompt: int, chunk_lengths: Sequence[int] | None = None
+) -> Sharing:
+    """The sharing of an artifact; raises ArtifactError for a damaged one."""
+    artifact = load_artifact(path, check_hashes=False)
+    files = set(artifact.manifest.parameters.values())
+    sizes = {name: size for file in files for name, size in tensor_bytes(artifact.file(file)).items()}
+    return measure_sharing(
+        artifact.manifest.graph, sizes, chunk_lengths or artifact.manifest.chunk_lengths, prompt
+    )
+
+
+def token_axis_table(name: str | os.PathLike[str]) -> TokenAxisTable:
+    """The token axis of every value of a model that is given by its configuration."""
+    return analyze_token_axis(build_module(load_config(name))["main"])
+
+
+def _bytes(shape: Sequence[ir.Expr], dtype: str) -> int:
+    return math.prod(int(extent) for extent in shape) * np.dtype(dtype).itemsize

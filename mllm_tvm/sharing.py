@@ -1,0 +1,109 @@
+"""How much of a call graph its chunks and layers share, and what that saves."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mllm_tvm.manifest import FunctionSpec, Graph
+from mllm_tvm.runtime.durations import chunk_costs
+from mllm_tvm.runtime.planner import plan_chunks
+from mllm_tvm.runtime.task_graph import PARAMETER_PREFIX
+
+
+@dataclass(frozen=True)
+class FunctionUse:
+    """A function and how often one prompt runs it.
+
+    ``calls`` of one chunk (one for each layer that has it, or more), ``pairs`` of (chunk, call) that share
+    it, ``parameter_bytes`` of all its calls' weights.
+    """
+
+    name: str
+    kind: str
+    processor: str
+    calls: int
+    pairs: int
+    parameter_bytes: int
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """The functions of a graph, for a prompt of ``prompt`` tokens in ``chunks`` (their lengths).
+
+    ``shared_calls`` of ``calls`` in a chunk's graph are static: all chunks run the same function on the same
+    weights. ``npu_functions`` are the distinct NPU functions of one chunk length. ``separate_bytes`` is what
+    the NPU would hold if each chunk had a graph of its own, as vendors' compilers make them (weights, and a
+    buffer for every input and output), ``shared_bytes`` what it holds with shared functions (weights once,
+    and a buffer for each shape and length).
+    """
+
+    prompt: int
+    chunks: tuple[int, ...]
+    functions: tuple[FunctionUse, ...]
+    calls: int
+    shared_calls: int
+    npu_functions: int
+    separate_bytes: int
+    shared_bytes: int
+
+    @property
+    def shared_share(self) -> float:
+        """Share of a chunk's calls that all chunks share."""
+        return self.shared_calls / self.calls
+
+    @property
+    def saved_share(self) -> float:
+        """Share of the separate graphs' bytes that sharing saves."""
+        return 1.0 - self.shared_bytes / self.separate_bytes if self.separate_bytes else 0.0
+
+
+def measure_sharing(
+    graph: Graph, parameter_bytes: Mapping[str, int], chunk_lengths: Sequence[int], prompt: int
+) -> Sharing:
+    """The sharing of a graph.
+
+    Args:
+        parameter_bytes: size of each parameter the calls name.
+        chunk_lengths: compiled lengths, of which the prompt's cheapest cover is taken.
+        prompt: tokens, at least 1.
+
+    Raises:
+        ScheduleError: no chunk lengths, or a negative prompt.
+    """
+    functions = {function.name: function for function in graph.functions}
+    called = [functions[call.function] for call in graph.calls]
+    chunks = tuple(c.length for c in plan_chunks(prompt, chunk_lengths, chunk_costs(called, chunk_lengths)))
+    uses = tuple(_use(graph, function, parameter_bytes, len(chunks)) for function in graph.functions)
+    on_npu = [function for function in called if function.processor == "npu"]
+    weights = sum(use.parameter_bytes for use in uses if use.processor == "npu")
+    return Sharing(
+        prompt=prompt,
+        chunks=chunks,
+        functions=uses,
+        calls=len(graph.calls),
+        shared_calls=sum(function.kind != "dynamic" for function in called),
+        npu_functions=len({function.name for function in on_npu}),
+        separate_bytes=sum(weights + _buffers(on_npu, length) for length in chunks),
+        shared_bytes=weights + sum(_buffers(_shapes(on_npu), length) for length in set(chunks)),
+    )
+
+
+def _use(graph: Graph, function: FunctionSpec, sizes: Mapping[str, int], chunks: int) -> FunctionUse:
+    calls = [call for call in graph.calls if call.function == function.name]
+    names = Counter(arg for call in calls for arg in set(call.args) if arg.startswith(PARAMETER_PREFIX))
+    held = sum(sizes[name.removeprefix(PARAMETER_PREFIX)] for name in names)
+    return FunctionUse(
+        function.name, function.kind, function.processor, len(calls), chunks * len(calls), held
+    )
+
+
+def _shapes(functions: Sequence[FunctionSpec]) -> list[FunctionSpec]:
+    """One function of each shape: their calls share buffers."""
+    return list({(function.k, function.n): function for function in functions}.values())
+
+
+def _buffers(functions: Sequence[FunctionSpec], rows: int) -> int:
+    """Bytes of int8 inputs and int32 outputs."""
+    return sum(rows * (function.k + 4 * function.n) for function in functions)
