@@ -1,0 +1,49 @@
+"""``mllm-tvm profile device``: a device profile of a device, measured through its session."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+HELP = "measure a device's kernels into a device profile for simulate and run --profile"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's arguments."""
+    parser.add_argument("what", choices=["device"], help="what to measure")
+    parser.add_argument(
+        "--device", default="qemu", metavar="DEVICE", help="qemu (default), host or tracker://host:port/key"
+    )
+    parser.add_argument(
+        "--base",
+        default="qemu-hvx",
+        metavar="NAME|FILE",
+        help="profile whose figures are kept where kernels cannot tell, and whose clock turns packets into "
+        "seconds (qemu-hvx)",
+    )
+    parser.add_argument("--name", default=None, metavar="NAME", help="name of the new profile (the device)")
+    parser.add_argument("--to", default=None, metavar="FILE", help="write the profile here, as TOML")
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Runs the command."""
+    from mllm_tvm.report.write import write_text
+    from mllm_tvm.simulate.measure import measure_device, measured_profile, profile_text
+    from mllm_tvm.simulate.profile import load_profile
+
+    base = load_profile(args.base)
+    found = measure_device(args.device, base.npu.clock_hz)
+    profile = measured_profile(base, found, args.name or args.device)
+    counted = "packets / clock" if found.by_packets else "wall time of calls"
+    about = f"Measured on {args.device} by {counted}; the rest is {base.name}'s."
+    if args.to:
+        write_text(Path(args.to), profile_text(profile, about))
+    if args.json:
+        print(json.dumps({**asdict(profile), "measured_by": counted}))
+    elif args.to:
+        print(f"{args.to}: {profile.npu.int8_macs_per_s / 1e9:.1f} GMAC/s, {counted}")
+    else:
+        print(profile_text(profile, about), end="")
+    return 0

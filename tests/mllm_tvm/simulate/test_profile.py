@@ -1,0 +1,74 @@
+"""Device profiles: those that ship load, and every bad figure is named."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+from mllm_tvm.simulate.errors import SimulationError
+from mllm_tvm.simulate.measure import Measurement, measured_profile, profile_text
+from mllm_tvm.simulate.profile import load_profile, parse_profile, profile_names
+
+TEXT = (resources.files("mllm_tvm") / "profiles" / "snapdragon-8gen3.toml").read_text("utf-8")
+
+
+def test_profiles_that_ship() -> None:
+    assert profile_names() == ("qemu-hvx", "snapdragon-8gen2", "snapdragon-8gen3")
+    for name in profile_names():
+        assert load_profile(name).name == name
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("launch_s = 0.55e-3 ", "#", "npu: launch_s is missing"),
+        ("[cpu]", "[gpu]", "unknown figure 'gpu'"),
+        ("base_w = 1.0", "base_w = -1.0", "base_w is -1.0, expected more than 0"),
+        ("sessions = 2", "sessions = 1.5", "sessions is 1.5, expected a whole number"),
+        ("sessions = 2", "sessions = true", "sessions is True, expected a whole number"),
+        ("idle_w = 0.1", "idle_w = -0.1", "idle_w is -0.1, expected 0 or more"),
+        ("active_w = 3.96", "active_w = nan", "active_w is nan, expected more than 0"),
+        ("active_w = 3.96", "active_w = inf", "active_w is inf, expected more than 0"),
+        ("active_w = 3.96", 'active_w = "much"', "active_w is 'much', expected a number"),
+        ("32 = 1.0", "32 = 1.5", "chunk_efficiency.32 is 1.5, expected at most 1"),
+        ("32 = 1.0", "many = 1.0", "expected a table of rows = share"),
+        ('name = "snap', 'name = 5 # "', "name is 5, expected text"),
+        ("base_w = 1.0", "base_w = ", "is not TOML"),
+    ],
+)
+def test_bad_figures(old: str, new: str, message: str) -> None:
+    assert old in TEXT
+    with pytest.raises(SimulationError, match=message):
+        parse_profile(TEXT.replace(old, new, 1), "my.toml")
+
+
+def test_unknown_profiles(tmp_path: Path) -> None:
+    with pytest.raises(SimulationError, match=r"unknown device profile 'phone'.*snapdragon-8gen3"):
+        load_profile("phone")
+    binary = tmp_path / "binary.toml"
+    binary.write_bytes(b"\xff\xfe")
+    with pytest.raises(SimulationError, match="cannot be read"):
+        load_profile(str(binary))
+
+
+def test_a_profile_survives_its_file(tmp_path: Path) -> None:
+    profile = load_profile("snapdragon-8gen3")
+    file = tmp_path / "mine.toml"
+    file.write_text(profile_text(profile, "about"))
+    assert load_profile(str(file)) == profile
+
+
+def test_measured_figures_replace_the_base() -> None:
+    """1 GMAC/s per context at 16 rows and half of it at 1 row, by packets and by wall time."""
+    base = load_profile("qemu-hvx")
+    size = 1024 * 1024
+    seconds = {1: size / 0.5e9, 16: 16 * size / 1e9}
+    emulated = measured_profile(base, Measurement(seconds, 1e-6, by_packets=True), "emulated")
+    assert emulated.npu.int8_macs_per_s == pytest.approx(1e9 * base.npu.contexts)
+    assert emulated.npu.chunk_efficiency == {"1": 0.5, "16": 1.0}
+    assert emulated.npu.launch_s == base.npu.launch_s
+    timed = measured_profile(base, Measurement(seconds, 1e-4, by_packets=False), "timed")
+    assert timed.npu.launch_s == 1e-4
+    assert timed.npu.bandwidth_bytes_per_s == pytest.approx(0.5e9, rel=0.06)
