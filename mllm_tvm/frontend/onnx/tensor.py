@@ -164,6 +164,9 @@ def cut(x: Tensor, axis: int, start: int, stop: int, step: int = 1) -> Tensor:
 
 def concat(parts: Sequence[Tensor], axis: int) -> Tensor:
     """Joins values along a static axis, or new rows to a cache along the token axis."""
+    parts = [part for part in parts if Dim() not in part.dims]  # of no elements
+    if len(parts) == 1:
+        return parts[0]
     axis %= len(parts[0].dims)
     joined = [part.dims[axis] for part in parts]
     total = Dim(*(sum(getattr(dim, name) for dim in joined) for name in ("seq", "past", "const")))
@@ -172,7 +175,7 @@ def concat(parts: Sequence[Tensor], axis: int) -> Tensor:
         raise UnsupportedError(f"joins {' and '.join(text(part.dims) for part in parts)} on axis {axis}")
     dims = (*first[:axis], total, *first[axis + 1 :])
     if total.is_static and not is_merged(dims):
-        return Tensor("concat", tuple(parts), dims, {"axis": axis}) if len(parts) > 1 else parts[0]
+        return Tensor("concat", tuple(parts), dims, {"axis": axis})
     if len(parts) == 2 and source(parts[0]).op == "cache":
         return Tensor("append", (source(parts[0]), parts[1]), dims)
     raise UnsupportedError(

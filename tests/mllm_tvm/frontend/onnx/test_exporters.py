@@ -1,0 +1,124 @@
+"""Decoders of every exporter against ONNX Runtime and transformers, whole and with the cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mllm_tvm.frontend import load_model
+from mllm_tvm.frontend.float_model import FloatModel
+from relax_passes.analyze_token_axis import analyze_token_axis
+from relax_passes.expose_linear_inputs import linear_inputs
+from tests.mllm_tvm.frontend.onnx.exports import TOKENS, export, reference
+from tests.mllm_tvm.frontend.onnx.fused_graphs import Style, write_genai, write_opset23
+from tests.mllm_tvm.frontend.tiny_models import reference_logits, save_llama
+
+MAX_ERROR = 1e-3
+TIED = {"tie_word_embeddings": True, "attention_bias": True, "mlp_bias": True, "num_key_value_heads": 1}
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Grouped-query attention, embeddings not tied, no biases."""
+    return save_llama(tmp_path_factory.mktemp("plain"))
+
+
+@pytest.fixture(scope="module")
+def tied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One key/value head, tied embeddings, biases everywhere."""
+    return save_llama(tmp_path_factory.mktemp("tied"), **TIED)
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One layer, heads wider than hidden size / heads."""
+    return save_llama(tmp_path_factory.mktemp("single"), num_hidden_layers=1, head_dim=32)
+
+
+def _check(source: Path, file: Path, groups: list[int]) -> FloatModel:
+    """Logits against both references, prefill in two parts, and the documented form of ``main``."""
+    model = load_model(file)
+    runner = FloatModel(model)
+    logits, *caches = runner.run(TOKENS)
+    assert np.abs(logits - reference(file, TOKENS, model.config.head_dim)).max() < MAX_ERROR
+    assert np.abs(logits - reference_logits(source, TOKENS)).max() < MAX_ERROR
+    first = runner.run(TOKENS[:5])
+    rest = runner.run(TOKENS[5:-1], first[1:])
+    last = runner.run(TOKENS[-1:], rest[1:])
+    np.testing.assert_allclose(np.concatenate([first[0], rest[0], last[0]]), logits, atol=1e-4)
+    for cache, expected in zip(last[1:], caches, strict=True):
+        np.testing.assert_allclose(cache, expected, atol=1e-4)
+    _check_form(model, groups)
+    return runner
+
+
+def _check_form(model: Any, groups: list[int]) -> None:
+    main = model.module["main"]
+    layers = model.config.num_layers
+    assert int(main.attrs["num_input"]) == 2 + 2 * layers
+    table = analyze_token_axis(main)
+    mixing = [row.op for row in table.rows if row.mixes]
+    assert mixing == ["relax.concat", "relax.concat", "relax.nn.attention"] * layers
+    assert [len(group) for group in linear_inputs(main).values()] == [*groups * layers, 1]
+    for parameter in main.params[int(main.attrs["num_input"]) :]:
+        array = model.parameters[parameter.name]
+        assert array.shape == tuple(int(extent) for extent in parameter.ty.shape.values)
+        assert str(array.dtype) == parameter.ty.dtype
+
+
+SEPARATE, PACKED = [3, 1, 2, 1], [1, 1, 2, 1]
+
+
+@pytest.mark.parametrize("model", ["plain", "tied"])
+def test_torchscript_with_past(model: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    source = request.getfixturevalue(model)
+    _check(source, export(source, tmp_path / "onnx", dynamo=False), SEPARATE)
+
+
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [("tied", {}), ("single", {"cached": False, "sdpa": False}), ("single", {"opset": 23})],
+    ids=["past", "no-past", "past-opset23"],
+)
+def test_dynamo(model: str, options: dict[str, Any], request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    source = request.getfixturevalue(model)
+    file = export(source, tmp_path / "onnx", **options)
+    assert (tmp_path / "onnx" / "model.onnx.data").is_file()
+    runner = _check(source, file, SEPARATE)
+    assert any(name.endswith("layers.0.mlp.down_proj.weight") for name in runner.model.parameters)
+
+
+@pytest.mark.parametrize(
+    ("model", "style"),
+    [
+        ("plain", Style()),
+        ("tied", Style(packed=False, external=True)),
+        ("plain", Style(packed=False, rotary="separate", position_ids=True)),
+        ("tied", Style(position_ids=True, names=("cache_{}_a", "cache_{}_b"))),
+    ],
+    ids=["packed", "separate-external", "rotary-operator", "position-ids"],
+)
+def test_genai(model: str, style: Style, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    source = request.getfixturevalue(model)
+    _check(source, write_genai(source, tmp_path / "onnx", style), PACKED if style.packed else SEPARATE)
+
+
+@pytest.mark.parametrize("flat", [True, False])
+def test_opset23(flat: bool, plain: Path, tmp_path: Path) -> None:
+    _check(plain, write_opset23(plain, tmp_path / "onnx", flat=flat), SEPARATE)
+
+
+@pytest.mark.parametrize("separate", [False, True])
+def test_interleaved_rotary_and_window_equal_onnxruntime(separate: bool, plain: Path, tmp_path: Path) -> None:
+    rotary = "separate" if separate else "inside"
+    style = Style(packed=False, interleaved=True, rotary=rotary, position_ids=separate, window=6)
+    file = write_genai(plain, tmp_path / "onnx", style)
+    runner = FloatModel(load_model(file))
+    expected = reference(file, TOKENS)
+    assert np.abs(expected - reference_logits(plain, TOKENS)).max() > 0.1  # it is another model
+    first = runner.run(TOKENS[:5])
+    rest = runner.run(TOKENS[5:], first[1:])
+    assert np.abs(np.concatenate([first[0], rest[0]]) - expected).max() < MAX_ERROR
