@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from mllm_tvm.cli import compile as compile_command
-from mllm_tvm.cli import device, doctor, evaluate, inspect, run
+from mllm_tvm.cli import device, doctor, evaluate, inspect, profile, run, simulate
 from mllm_tvm.errors import MllmTvmError
 
 _COMMANDS = {
@@ -18,6 +18,8 @@ _COMMANDS = {
     "inspect": inspect,
     "device": device,
     "doctor": doctor,
+    "simulate": simulate,
+    "profile": profile,
 }
 
 
