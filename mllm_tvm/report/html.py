@@ -48,8 +48,8 @@ def write_html_report(path: str | os.PathLike[str], page: str) -> None:
 
 def _timeline(events: Sequence[Event]) -> str:
     rows = [[e.processor, e.function, e.chunk, e.layer, round(e.start, 9), round(e.end, 9)] for e in events]
-    # In a script element only "</" could end the data early.
-    data = json.dumps(rows, separators=(",", ":")).replace("</", "<\\/")
+    # Without "<" nothing in the data can end the script element early.
+    data = json.dumps(rows, separators=(",", ":")).replace("<", "\\u003c")
     return (
         '<section><h2>Timeline</h2><p class="hint">Wheel: zoom. Drag: move. Double click: everything.</p>'
         '<canvas id="timeline" height="150"></canvas><p id="task">&nbsp;</p>'

@@ -1,0 +1,102 @@
+"""The commands simulate and profile."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mllm_tvm.cli import main
+from mllm_tvm.simulate.profile import load_profile
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = main(["simulate", *arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_json_has_what_was_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(
+        capsys,
+        "--model",
+        "qwen1.5-1.8b",
+        "--profile",
+        "snapdragon-8gen3",
+        "--prompt",
+        "1024",
+        "--policy",
+        "ours",
+        "--json",
+    )
+    data = json.loads(out)
+    assert code == 0
+    assert data["tokens_per_s"] == pytest.approx(1024 / data["prefill_s"])
+    assert 0 <= data["bubble"] < 0.01
+    assert data["lower_bound_s"] <= data["prefill_s"] <= 1.03 * data["lower_bound_s"]
+    assert data["energy_j"] > 0
+    assert data["peak_memory_bytes"] > 1e9
+    assert data["energy_assumptions"]
+
+
+def test_policy_of_the_paper_means_its_configuration(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = run(capsys, "--policy", "in-order", "--json")
+    data = json.loads(out)
+    assert (data["configuration"], data["policy"]) == ("paper", "in-order")
+    assert data["bubble"] == pytest.approx(0.37, abs=0.01)
+
+
+def test_ablation_and_pictures(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    trace, report = tmp_path / "trace.json", tmp_path / "report.html"
+    files = ["--trace", str(trace), "--report", str(report)]
+    _, out, _ = run(capsys, "--ablation", "--levers", "--prompt", "512", "--json", *files)
+    data = json.loads(out)
+    names = [step["configuration"] for step in data["ablation"]]
+    assert names == ["cpu", "naive-npu", "chunk-sharing", "shadow-outliers", "paper", "ours"]
+    assert len(data["levers"]) == 5
+    events = [event for event in json.loads(trace.read_text())["traceEvents"] if event["ph"] == "X"]
+    assert max(event["ts"] + event["dur"] for event in events) == pytest.approx(data["prefill_s"] * 1e6)
+    assert 'id="ablation"' in report.read_text()
+
+
+def test_search_writes_a_plan(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    plan = tmp_path / "plan.json"
+    code, out, _ = run(capsys, "--search", "--prompts", "32:1,96:2", "--plan", str(plan))
+    assert code == 0
+    assert "search: chunk lengths" in out
+    assert json.loads(plan.read_text())["chunk_lengths"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "gpt-5"], "unknown model 'gpt-5'"),
+        (["--policy", "magic"], "unknown scheduling policy 'magic'"),
+        (["--profile", "phone"], "unknown device profile 'phone'"),
+        (["--configuration", "best"], "unknown configuration 'best'"),
+        (["--prompt", "0"], "prompt has 0 tokens"),
+        (["--model", "llama-2-7b", "--profile", "qemu-hvx"], "too much. What fits: qwen1.5-1.8b"),
+        (["--trace", "/no/such/folder/trace.json"], "cannot write /no/such/folder/trace.json"),
+    ],
+)
+def test_errors(capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
+    code, out, err = run(capsys, *arguments)
+    assert (code, out) == (1, "")
+    assert message in err
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("device", ["qemu", "host"])
+def test_measured_profile(device: str, tmp_path: Path) -> None:
+    """The profile that ships is what the simulated device measures."""
+    if device == "qemu" and shutil.which("qemu-hexagon") is None:
+        pytest.skip("qemu-hexagon is not installed")
+    file = tmp_path / "mine.toml"
+    assert main(["profile", "device", "--device", device, "--to", str(file)]) == 0
+    profile, shipped = load_profile(str(file)), load_profile("qemu-hvx")
+    assert max(profile.npu.chunk_efficiency.values()) == 1.0
+    if device == "qemu":
+        assert profile.npu.int8_macs_per_s == pytest.approx(shipped.npu.int8_macs_per_s, rel=0.03)
+        assert profile.npu.chunk_efficiency["1"] == pytest.approx(shipped.npu.chunk_efficiency["1"], abs=0.05)
