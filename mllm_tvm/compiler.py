@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
-import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import tvm
 from tvm import ir
 
@@ -27,13 +26,15 @@ from mllm_tvm.call_graph import extract_graph
 from mllm_tvm.errors import CompileError
 from mllm_tvm.frontend import Model
 from mllm_tvm.manifest import SCHEMA_VERSION, Graph, Manifest
-from mllm_tvm.parameters import make_parameter, parameter_file
+from mllm_tvm.parameters import parameter_blocks, parameter_file
 from mllm_tvm.progress import progress
 from mllm_tvm.recipe import Recipe
-from mllm_tvm.tensor_file import write_tensors
+from mllm_tvm.tensor_file import TensorWriter
+from mllm_tvm.tuning.tilings import choose_tilings
+from mllm_tvm.tuning.workload import Shape
 from relax_passes import pipeline
 from relax_passes.errors import PassError
-from relax_passes.graph import split_params
+from relax_passes.graph import split_params, static_shape
 from targets.cpu.build import build, export_library
 from targets.cpu.target import cpu_target
 from targets.hexagon.codegen import build_object
@@ -72,7 +73,7 @@ class CompiledModel:
             ("Hexagon server", self._build_device_server),
             ("host server", self._build_host_server),
             ("parameters", self._write_parameters),
-            ("tokenizer and recipe", self._copy_files),
+            ("tokenizer and recipe", self._write_files),
         ]
         with progress(len(steps), "compiling", unit="step") as bar:
             for name, step in steps:
@@ -93,13 +94,16 @@ class CompiledModel:
         self._build_server(directory / HOST_SERVER, host_target(), hexagon=False)
 
     def _build_server(self, out: Path, target: tvm.target.Target, hexagon: bool) -> None:
-        kernels = {
-            f"{function.name}_m{m}": linear_w8a8(
-                m, function.k, function.n, hvx=hexagon, name=f"{function.name}_m{m}"
-            )
+        shapes = {
+            f"{function.name}_m{m}": Shape(m, function.k, function.n)
             for function in self.graph.functions
             if function.processor == "npu"
             for m in self.chunk_lengths
+        }
+        tilings = choose_tilings(shapes.values(), self.target) if hexagon else {}
+        kernels = {
+            name: linear_w8a8(*shape, hvx=hexagon, name=name, tiling=tilings.get(shape))
+            for name, shape in shapes.items()
         }
         out.parent.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory() as scratch:
@@ -108,20 +112,27 @@ class CompiledModel:
             link_server([kernel_object], "qemu" if hexagon else "host", out)
 
     def _write_parameters(self, directory: Path) -> None:
-        files: dict[str, dict[str, np.ndarray]] = {}
-        for name, dtype in self._parameter_dtypes().items():
-            value = make_parameter(name, dtype, self.model.parameters, self.recipe)
-            files.setdefault(parameter_file(name), {})[name] = value
-        for file, tensors in files.items():
-            write_tensors(directory / file, tensors)
+        types = self._parameter_types()
+        files: dict[str, dict[str, tuple[tuple[int, ...], str]]] = {}
+        for name, layout in types.items():
+            files.setdefault(parameter_file(name), {})[name] = layout
+        with progress(len(types), "writing parameters", unit="tensor") as bar:
+            for file, layouts in files.items():
+                with TensorWriter(directory / file, layouts) as writer:
+                    for name, (_, dtype) in layouts.items():
+                        blocks = parameter_blocks(name, dtype, self.model.parameters, self.recipe)
+                        writer.write(name, blocks)
+                        bar.update()
 
-    def _parameter_dtypes(self) -> dict[str, str]:
+    def _parameter_types(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Name -> shape and dtype of every parameter of ``main``."""
         _, parameters = split_params(self.module["main"])
-        return {p.name: str(p.ty.dtype) for p in parameters}
+        return {p.name: (tuple(static_shape(p)), str(p.ty.dtype)) for p in parameters}
 
-    def _copy_files(self, directory: Path) -> None:
-        for name in (TOKENIZER_FILE, CONFIG_FILE):
-            shutil.copyfile(self.model.path / name, directory / name)
+    def _write_files(self, directory: Path) -> None:
+        """What came with the model, and the recipe."""
+        self.model.tokenizer.backend.save(str(directory / TOKENIZER_FILE))
+        (directory / CONFIG_FILE).write_text(json.dumps(self.model.settings, indent=1) + "\n")
         self.recipe.save(directory / RECIPE_FILE)
 
     def _manifest(self) -> Manifest:
@@ -147,7 +158,7 @@ class CompiledModel:
                 "linears": len(self.recipe.linears),
             },
             graph=self.graph,
-            parameters={name: parameter_file(name) for name in self._parameter_dtypes()},
+            parameters={name: parameter_file(name) for name in self._parameter_types()},
             files={},
         )
 

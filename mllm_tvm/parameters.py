@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mllm_tvm.artifact import FLOAT_FILE, HOT_FILE, SHADOW_FILE, WEIGHTS_FILE
+from mllm_tvm.frontend.parameters import column_blocks
 from relax_passes.lower_linear import JOIN, PACKED
 from relax_passes.quantize_w8a8 import (
     HOT,
@@ -24,6 +26,9 @@ from targets.packing import pack_weight
 
 if TYPE_CHECKING:
     from mllm_tvm.recipe import LinearRecipe, Recipe
+
+# Columns that are quantized at a time, a multiple of the packed layout's 32.
+BLOCK_COLUMNS = 1024
 
 _FILES = {PACKED: WEIGHTS_FILE, SHADOW: SHADOW_FILE, HOT: HOT_FILE}
 
@@ -54,23 +59,38 @@ def parameter_file(name: str) -> str:
 
 
 def make_parameter(name: str, dtype: str, weights: Mapping[str, np.ndarray], recipe: Recipe) -> np.ndarray:
-    """The value of one parameter of a compiled module; its name says how (see the passes that add them).
+    """The value of one parameter of a compiled module; arguments as of :func:`parameter_blocks`."""
+    blocks = list(parameter_blocks(name, dtype, weights, recipe))
+    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+
+
+def parameter_blocks(
+    name: str, dtype: str, weights: Mapping[str, np.ndarray], recipe: Recipe
+) -> Iterator[np.ndarray]:
+    """One parameter of a compiled module, in blocks along its first axis; no float copy of a large weight.
 
     Args:
-        name: a weight's name, with or without a suffix of ``quantize_w8a8`` and ``lower_linear``.
+        name: a weight's name, with or without a suffix of ``quantize_w8a8`` and ``lower_linear``: it says how
+            the parameter is made (see the passes that add them).
         dtype: the dtype the module declares.
         weights: the model's float parameters, linears as [K, N].
         recipe: how the linears are quantized.
     """
     if name.endswith(PACKED):
-        members = [member.removesuffix(INT8) for member in name.removesuffix(PACKED).split(JOIN)]
-        return np.concatenate([_packed(weights[member], recipe.linear(member)) for member in members])
-    for suffix, make in _MAKERS.items():
+        for member in name.removesuffix(PACKED).split(JOIN):
+            weight = member.removesuffix(INT8)
+            for block in column_blocks(weights, weight, BLOCK_COLUMNS):
+                yield _packed(block, recipe.linear(weight))
+        return
+    for suffix, make in {**_BY_COLUMN, **_BY_ROW}.items():
         if name.endswith(suffix):
             weight = name.removesuffix(suffix)
-            value = make(weights[weight], recipe.linear(weight))
-            return np.asarray(value, dtype, order="C")
-    return np.ascontiguousarray(weights[name], dtype=dtype)
+            blocks = column_blocks(weights, weight, BLOCK_COLUMNS)
+            blocks = islice(blocks, 1) if suffix in _BY_ROW else blocks
+            made = [np.asarray(make(block, recipe.linear(weight)), dtype) for block in blocks]
+            yield np.ascontiguousarray(made[0] if suffix in _BY_ROW else np.concatenate(made, axis=-1))
+            return
+    yield np.ascontiguousarray(weights[name], dtype=dtype)
 
 
 def _packed(weight: np.ndarray, linear: LinearRecipe) -> np.ndarray:
@@ -98,13 +118,18 @@ def _hot_slot(weight: np.ndarray, linear: LinearRecipe) -> np.ndarray:
     return slot
 
 
-_MAKERS: dict[str, Callable[[np.ndarray, LinearRecipe], np.ndarray]] = {
-    INPUT_SCALE: _input_scale,
+Make = Callable[[np.ndarray, "LinearRecipe"], Any]
+_BY_COLUMN: dict[str, Make] = {
     OUTPUT_SCALE: _output_scale,
     WEIGHT_SCALE: lambda weight, _: weight_scale(weight),
-    THRESHOLD: _threshold,
-    HOT_SLOT: _hot_slot,
     HOT: lambda weight, linear: weight[list(linear.hot_channels)],
-    SHADOW_COUNTS: lambda _weight, _linear: np.zeros(2),
     SHADOW: lambda weight, _: weight,
 }
+"""Suffix of a parameter whose last axis is the weight's columns -> it, from any of the weight's columns."""
+_BY_ROW: dict[str, Make] = {
+    INPUT_SCALE: _input_scale,
+    THRESHOLD: _threshold,
+    HOT_SLOT: _hot_slot,
+    SHADOW_COUNTS: lambda _weight, _linear: np.zeros(2),
+}
+"""Suffix of a parameter that depends on the number of rows only -> it, from any of the weight's columns."""

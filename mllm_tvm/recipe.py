@@ -137,7 +137,7 @@ class Recipe:
             for weight in linear.weights:
                 if weight not in model.parameters:
                     raise CalibrationError(f"the recipe names {weight}, which {model.path} does not have")
-            self._check_channels(linear, len(model.parameters[linear.weights[0]]))
+            self._check_channels(linear, model.parameter_shapes[linear.weights[0]][0])
 
     def _check_channels(self, linear: LinearRecipe, channels: int) -> None:
         listed = (*linear.hot_channels, *linear.float_channels)

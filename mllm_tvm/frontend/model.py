@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,13 @@ class Model:
         """Caches of no tokens, [0, kv_heads, head_dim] float32 each, in argument order."""
         return [np.zeros((0, *self.cache_row_shape), np.float32) for _ in range(self.num_caches)]
 
+    @cached_property
+    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each parameter of ``main``, in argument order, without reading any."""
+        main = self.module["main"]
+        parameters = main.params[int(main.attrs["num_input"]) :]
+        return {p.name: tuple(int(extent) for extent in p.ty.shape.values) for p in parameters}
+
     def parameter_names(self) -> list[str]:
         """The parameters of ``main``, in argument order."""
-        main = self.module["main"]
-        return [parameter.name for parameter in main.params[int(main.attrs["num_input"]) :]]
+        return list(self.parameter_shapes)

@@ -114,12 +114,23 @@ class LazyParameters(Mapping[str, np.ndarray]):
         array = self._stored(spec).read()
         return self._finished(spec, array.T if spec.transposed else array)
 
-    def columns(self, name: str, begin: int, end: int) -> np.ndarray:
-        """Columns ``begin`` to ``end`` of a matrix, [K, end - begin]; reads little more than them."""
+    def column_blocks(self, name: str, width: int) -> Iterator[np.ndarray]:
+        """A matrix in blocks [K, up to ``width``], in whatever memory order needs no copy.
+
+        One that is stored by columns is read block by block.
+        """
         spec = self.specs[name]
-        if isinstance(spec, Weight) and spec.transposed:
-            return self._finished(spec, self._stored(spec).read(begin, end).T)
-        return np.ascontiguousarray(self[name][:, begin:end])
+        by_columns = isinstance(spec, Weight) and spec.transposed
+        whole = None if by_columns else self[name]
+        for begin in range(0, spec.shape[1], width):
+            if whole is not None:
+                yield whole[:, begin : begin + width]
+            elif isinstance(spec, Weight):
+                yield self._finished(spec, self._stored(spec).read(begin, begin + width)).T
+
+    def __contains__(self, name: object) -> bool:
+        # Mapping's own would read the array.
+        return name in self.specs
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.specs)
@@ -143,6 +154,16 @@ class LazyParameters(Mapping[str, np.ndarray]):
     def _finished(self, spec: Weight, array: np.ndarray) -> np.ndarray:
         array = np.ascontiguousarray(array, dtype=spec.dtype(self._stored(spec).dtype))
         return array + np.float32(spec.offset) if spec.offset else array
+
+
+def column_blocks(weights: Mapping[str, np.ndarray], name: str, width: int) -> Iterator[np.ndarray]:
+    """The columns of a matrix [K, N] of any mapping, at most ``width`` of them at a time."""
+    if isinstance(weights, LazyParameters):
+        yield from weights.column_blocks(name, width)
+        return
+    whole = weights[name]
+    for begin in range(0, whole.shape[1], width):
+        yield whole[:, begin : begin + width]
 
 
 def _check(source: TensorSource, spec: Weight, path: Path) -> None:

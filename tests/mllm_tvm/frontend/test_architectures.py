@@ -13,6 +13,7 @@ from tvm import ir
 from mllm_tvm.errors import ModelError
 from mllm_tvm.frontend import architectures, load_model
 from mllm_tvm.frontend.float_model import FloatModel
+from mllm_tvm.frontend.parameters import column_blocks
 from relax_passes import pipeline
 from relax_passes.analyze_token_axis import analyze_token_axis
 from relax_passes.expose_linear_inputs import linear_inputs
@@ -134,10 +135,12 @@ def test_base_model_checkpoints_have_shorter_names(tmp_path: Path) -> None:
     np.testing.assert_array_equal(model.parameters["transformer.h.1.mlp.c_fc.weight"], expected)
 
 
-def test_columns_are_parts_of_the_whole(tmp_path: Path) -> None:
+def test_column_blocks_make_up_the_whole(tmp_path: Path) -> None:
     for variant, name in [("gpt2", "transformer.h.0.attn.c_attn.weight"), ("phi", "lm_head.weight")]:
         parameters = load_model(_save(tmp_path / variant, variant)).parameters
-        np.testing.assert_array_equal(parameters.columns(name, 10, 20), parameters[name][:, 10:20])
+        blocks = list(column_blocks(parameters, name, 100))
+        assert max(block.shape[1] for block in blocks) == 100
+        np.testing.assert_array_equal(np.concatenate(blocks, axis=1), parameters[name])
 
 
 @pytest.mark.parametrize(
