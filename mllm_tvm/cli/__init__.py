@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from mllm_tvm.cli import compile as compile_command
-from mllm_tvm.cli import device, doctor, evaluate, inspect, profile, run, simulate
+from mllm_tvm.cli import device, doctor, evaluate, inspect, profile, run, simulate, tune
 from mllm_tvm.errors import MllmTvmError
 
 _COMMANDS = {
@@ -20,6 +20,7 @@ _COMMANDS = {
     "doctor": doctor,
     "simulate": simulate,
     "profile": profile,
+    "tune": tune,
 }
 
 

@@ -1,4 +1,4 @@
-"""``mllm-tvm profile device``: a device profile of a device, measured through its session."""
+"""``mllm-tvm profile``: measure a device into a device profile, or the compiler's kernels on it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,21 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-HELP = "measure a device's kernels into a device profile for simulate and run --profile"
+from mllm_tvm.cli import kernels
+
+HELP = "measure a device, or the kernels on it"
+_DEVICE_HELP = "measure a device's kernels into a device profile for simulate and run --profile"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
-    parser.add_argument("what", choices=["device"], help="what to measure")
+    parts = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
+    _add_device_arguments(parts.add_parser("device", help=_DEVICE_HELP, description=_DEVICE_HELP))
+    kernels.add_arguments(parts.add_parser("kernels", help=kernels.HELP, description=kernels.HELP))
+
+
+def _add_device_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     parser.add_argument(
         "--device", default="qemu", metavar="DEVICE", help="qemu (default), host or tracker://host:port/key"
     )
@@ -29,6 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Runs the command."""
+    return kernels.execute(args) if args.what == "kernels" else _execute_device(args)
+
+
+def _execute_device(args: argparse.Namespace) -> int:
     from mllm_tvm.report.write import write_text
     from mllm_tvm.simulate.measure import measure_device, measured_profile, profile_text
     from mllm_tvm.simulate.profile import load_profile

@@ -1,0 +1,254 @@
+"""Builder and runner of tuning: candidates become kernels of one device server, and their cost is counted.
+
+Cost is time in packets of one context at one packet a cycle: the larger of the packets and the memory traffic
+at the target's bandwidth, plus a small part of the smaller so that ties go to the cheaper kernel. Counts are
+deterministic, so each candidate runs once, on small data, and its result is compared bit for bit.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import astuple
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from tvm.ir.utils import derived_object
+from tvm.s_tir import Schedule
+from tvm.s_tir import meta_schedule as ms
+
+from mllm_tvm.tuning.workload import Shape, probe, shape_of, tiling_of
+from targets.errors import DeviceError, ToolchainError
+from targets.hexagon.codegen import build_object
+from targets.hexagon.linear import linear_w8a8
+from targets.hexagon.session import DeviceSession
+from targets.hexagon.target import HexagonTarget
+from targets.hexagon.tiling import Tiling, traffic
+from targets.hexagon.toolchain import link_server
+from targets.packing import linear_w8a8_reference, packed_shape
+
+TIE_BREAK = 1 / 64
+PACKETS_PER_SECOND = 1e9
+OpenSession = Callable[[Path], DeviceSession]
+
+
+class Candidate(NamedTuple):
+    """A kernel of a server: what an artifact path says."""
+
+    server: Path
+    kernel: str
+    shape: Shape
+    tiling: Tiling
+
+    def encode(self) -> str:
+        """As a string, which is all MetaSchedule passes from builder to runner."""
+        return json.dumps([str(self.server), self.kernel, self.shape, astuple(self.tiling)])
+
+    @classmethod
+    def decode(cls, text: str) -> Candidate:
+        """The inverse of ``encode``."""
+        server, kernel, shape, tiling = json.loads(text)
+        return cls(Path(server), kernel, Shape(*shape), Tiling(*tiling))
+
+
+def cost_packets(shape: Shape, tiling: Tiling, packets: float, target: HexagonTarget) -> float:
+    """Time of one call in packets of one context, with the memory traffic."""
+    moving = traffic(*shape, tiling).memory / target.bytes_per_packet
+    return max(packets, moving) + TIE_BREAK * min(packets, moving)
+
+
+@derived_object
+class HexagonBuilder(ms.builder.PyBuilder):
+    """Compiles each candidate for its probe shape, and links those that compile into one device server."""
+
+    def __init__(self, target: HexagonTarget, folder: Path) -> None:
+        super().__init__()
+        self.target = target
+        self.folder = folder
+        self.batches = itertools.count()
+
+    def build(self, build_inputs: list[ms.builder.BuilderInput]) -> list[ms.builder.BuilderResult]:
+        """A server for the batch; a candidate that does not compile has an error instead of an artifact."""
+        folder = self.folder / f"batch{next(self.batches)}"
+        folder.mkdir()
+        schedules = [Schedule(entry.mod) for entry in build_inputs]
+        candidates = [
+            Candidate(folder / "server", f"candidate{i}", shape_of(sch.mod), tiling_of(sch))
+            for i, sch in enumerate(schedules)
+        ]
+        errors = [self._compile(candidate) for candidate in candidates]
+        objects = [_object(c) for c, error in zip(candidates, errors, strict=True) if error is None]
+        if objects:
+            link_server(objects, "qemu", folder / "server")
+        return [_build_result(c, error) for c, error in zip(candidates, errors, strict=True)]
+
+    def _compile(self, candidate: Candidate) -> str | None:
+        kernel = linear_w8a8(
+            *probe(candidate.shape), hvx=True, name=candidate.kernel, tiling=candidate.tiling
+        )
+        try:
+            build_object({candidate.kernel: kernel}, self.target.llvm_target(), _object(candidate))
+        except ToolchainError as error:
+            return str(error)
+        return None
+
+
+def _object(candidate: Candidate) -> Path:
+    return candidate.server.parent / f"{candidate.kernel}.o"
+
+
+def _build_result(candidate: Candidate, error: str | None) -> ms.builder.BuilderResult:
+    return ms.builder.BuilderResult(candidate.encode() if error is None else None, error)
+
+
+@derived_object
+class _Future(ms.runner.PyRunnerFuture):
+    def __init__(self, future: Future[ms.runner.RunnerResult]) -> None:
+        super().__init__()
+        self.future = future
+
+    def done(self) -> bool:
+        """Whether the measurement ended."""
+        return self.future.done()
+
+    def result(self) -> ms.runner.RunnerResult:
+        """The measurement, once it ended."""
+        return self.future.result()
+
+
+@derived_object
+class DeviceRunner(ms.runner.PyRunner):
+    """Runs candidates on ``devices`` sessions at a time.
+
+    A device that dies is replaced once for each candidate. When none can be had, ``lost`` holds the reason,
+    and what has not been measured fails; the candidate that killed a device fails alone.
+    """
+
+    def __init__(self, target: HexagonTarget, open_session: OpenSession, devices: int) -> None:
+        super().__init__()
+        self.target = target
+        self.open_session = open_session
+        self.devices = devices
+        self.lost: DeviceError | None = None
+        self.cases: dict[Shape, ReferenceCase] = {}
+        self.pool = ThreadPoolExecutor(devices, thread_name_prefix="tuning-device")
+
+    def run(self, runner_inputs: list[ms.runner.RunnerInput]) -> list[ms.runner.RunnerFuture]:
+        """Starts measuring; the results come through futures."""
+        candidates = [Candidate.decode(str(entry.artifact_path)) for entry in runner_inputs]
+        # Here, not in the threads: a fork (a device being started) during another thread's BLAS call hangs.
+        self.cases = {shape: ReferenceCase.of(shape) for shape in {probe(c.shape) for c in candidates}}
+        futures: list[Future[ms.runner.RunnerResult]] = [Future() for _ in candidates]
+        todo = list(zip(candidates, futures, strict=True))
+        todo.reverse()
+        lock = threading.Lock()
+        for _ in range(min(self.devices, len(todo))):
+            self.pool.submit(self._work, todo, lock)
+        return [_Future(future) for future in futures]
+
+    def close(self) -> None:
+        """Ends the threads."""
+        self.pool.shutdown()
+
+    def _work(self, todo: list[tuple[Candidate, Future]], lock: threading.Lock) -> None:
+        bench: _Bench | None = None
+        while True:
+            with lock:
+                if not todo:
+                    break
+                candidate, future = todo.pop()
+            bench, result = self._measure(bench, candidate)
+            future.set_result(result)
+        if bench is not None:
+            bench.session.close()
+
+    def _measure(
+        self, bench: _Bench | None, candidate: Candidate
+    ) -> tuple[_Bench | None, ms.runner.RunnerResult]:
+        message = ""
+        for _ in range(2):
+            try:
+                bench = bench or _Bench(
+                    self.open_session(candidate.server), self.cases[probe(candidate.shape)]
+                )
+            except Exception as error:  # whatever it is, it must not leave a future without a result
+                self.lost = error if isinstance(error, DeviceError) else DeviceError(str(error))
+                return None, ms.runner.RunnerResult(None, str(error))
+            try:
+                return bench, self._result(bench, candidate)
+            except Exception as error:
+                bench.session.close()
+                bench, message = None, str(error)
+        return None, ms.runner.RunnerResult(None, message)
+
+    def _result(self, bench: _Bench, candidate: Candidate) -> ms.runner.RunnerResult:
+        outcome = bench.run(candidate.kernel)
+        if not outcome.exact:
+            return ms.runner.RunnerResult(None, f"{candidate.tiling} gives a wrong result")
+        packets = outcome.packets / bench.case.shape.macs * candidate.shape.macs
+        cost = cost_packets(candidate.shape, candidate.tiling, packets, self.target)
+        return ms.runner.RunnerResult([cost / PACKETS_PER_SECOND], None)
+
+
+class Outcome(NamedTuple):
+    """What a run of a kernel cost, and whether its result was the reference's, bit for bit."""
+
+    packets: int
+    exact: bool
+
+
+class ReferenceCase(NamedTuple):
+    """Random x and packed w over all of their range, and the exact result."""
+
+    shape: Shape
+    x: np.ndarray
+    w: np.ndarray
+    y: np.ndarray
+
+    @classmethod
+    def of(cls, shape: Shape) -> ReferenceCase:
+        """The case of a shape, always the same."""
+        rng = np.random.default_rng(shape.macs)
+        x = rng.integers(-128, 128, (shape.m, shape.k), dtype=np.int8)
+        w = rng.integers(0, 256, packed_shape(shape.k, shape.n), dtype=np.uint8)
+        return cls(shape, x, w, linear_w8a8_reference(x, w))
+
+
+class _Bench:
+    """A session with the inputs of one case on the device."""
+
+    def __init__(self, session: DeviceSession, case: ReferenceCase) -> None:
+        self.session, self.case = session, case
+        self.x, self.w = session.upload(case.x), session.upload(case.w)
+        self.y = session.empty(case.y.shape, "int32")
+
+    def run(self, kernel: str) -> Outcome:
+        """Runs a kernel once."""
+        self.session.write(self.y, np.full(self.case.y.shape, 0x55555555, np.int32))
+        counters = self.session.call(kernel, self.x, self.w, self.y)
+        exact = np.array_equal(self.session.download(self.y), self.case.y)
+        return Outcome(counters.packets, exact)
+
+
+def measure(
+    target: HexagonTarget, kernels: Sequence[tuple[Shape, Tiling]], folder: Path, open_session: OpenSession
+) -> list[Outcome]:
+    """The outcome of each kernel on its whole shape.
+
+    Raises DeviceError when the device fails, ToolchainError when a kernel does not build.
+    """
+    functions = {
+        f"kernel{i}": linear_w8a8(*shape, hvx=True, name=f"kernel{i}", tiling=tiling)
+        for i, (shape, tiling) in enumerate(kernels)
+    }
+    build_object(functions, target.llvm_target(), folder / "kernels.o")
+    server = link_server([folder / "kernels.o"], "qemu", folder / "server")
+    with open_session(server) as session:
+        return [
+            _Bench(session, ReferenceCase.of(shape)).run(name)
+            for name, (shape, _) in zip(functions, kernels, strict=True)
+        ]
