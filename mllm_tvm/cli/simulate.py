@@ -51,6 +51,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="prompt lengths and weights for --search (--prompt)",
     )
     parser.add_argument(
+        "--pruned-shares",
+        default="0.85",
+        metavar="S,S",
+        help="--search: shares of layers without shadows that are accurate enough (0.85); the fastest wins",
+    )
+    parser.add_argument(
         "--any-placement",
         action="store_true",
         help="--search: float functions on the NPU too (not compilable)",
@@ -101,10 +107,18 @@ def _configuration(args: argparse.Namespace) -> Configuration:
 
 def _search(args: argparse.Namespace, request: Request) -> SearchResult:
     from mllm_tvm.simulate.plan import write_plan
-    from mllm_tvm.simulate.search import ALL_PLACEMENTS, SearchSpace, parse_prompts, search
+    from mllm_tvm.simulate.search import (
+        ALL_PLACEMENTS,
+        COMPILABLE,
+        SearchSpace,
+        parse_prompts,
+        parse_shares,
+        search,
+    )
 
     prompts = parse_prompts(args.prompts or str(args.prompt))
-    space = SearchSpace(placements=ALL_PLACEMENTS) if args.any_placement else SearchSpace()
+    placements = ALL_PLACEMENTS if args.any_placement else COMPILABLE
+    space = SearchSpace(placements=placements, pruned_shares=parse_shares(args.pruned_shares))
     result = search(request.model, request.profile, prompts, space)
     if args.plan:
         write_plan(args.plan, result, request.model.name, request.profile.name)

@@ -43,7 +43,7 @@ def search(
     """The configuration with the least mean prefill time; ``prompts`` maps tokens to their weight.
 
     First the chunk length that each prompt and placement likes best alone, then sets of up to three of the
-    lengths that won. Raises SimulationError for no prompts, or weights that are not positive.
+    lengths that won; of equal ones the one that prunes least. Raises SimulationError for no prompts, or weights that are not positive.
     """
     total = sum(prompts.values())
     if not prompts or any(weight <= 0 for weight in prompts.values()):
@@ -57,7 +57,7 @@ def search(
     for start in _starts(space):
         for configuration in _length_sets(model, profile, start, prompts, space):
             tried[configuration] = seconds(configuration)
-    best = min(tried, key=lambda c: (tried[c], len(c.chunk_lengths)))
+    best = min(tried, key=lambda c: (tried[c], c.pruned_share, len(c.chunk_lengths)))
     return SearchResult(best, tried[best], len(tried))
 
 
@@ -73,6 +73,17 @@ def parse_prompts(text: str) -> dict[int, float]:
                 f"prompt lengths {text!r}: expected TOKENS[:WEIGHT],... like 64:1,512:3"
             ) from None
     return prompts
+
+
+def parse_shares(text: str) -> tuple[float, ...]:
+    """``0.5,0.85`` as numbers from 0 to 1; raises SimulationError."""
+    try:
+        shares = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        shares = ()
+    if not shares or not all(0.0 <= share <= 1.0 for share in shares):
+        raise SimulationError(f"pruned shares {text!r}: expected numbers from 0 to 1 with commas")
+    return shares
 
 
 def _starts(space: SearchSpace) -> Iterator[Configuration]:

@@ -14,7 +14,7 @@ from mllm_tvm.simulate.models import MODELS
 from mllm_tvm.simulate.plan import read_plan, write_plan
 from mllm_tvm.simulate.prefill import simulate_prefill
 from mllm_tvm.simulate.profile import load_profile
-from mllm_tvm.simulate.search import ALL_PLACEMENTS, SearchSpace, parse_prompts, search
+from mllm_tvm.simulate.search import ALL_PLACEMENTS, SearchSpace, parse_prompts, parse_shares, search
 
 PROFILE = load_profile("snapdragon-8gen3")
 TINY = replace(MODELS["qwen1.5-1.8b"], layers=4)
@@ -82,5 +82,13 @@ def test_prompt_distributions() -> None:
     assert parse_prompts("64,512:3") == {64: 1.0, 512: 3.0}
     with pytest.raises(SimulationError, match="prompt lengths 'many': expected TOKENS"):
         parse_prompts("many")
+    assert parse_shares("0.5,0.85") == (0.5, 0.85)
+    for text in ("2", "much", ""):
+        with pytest.raises(SimulationError, match="expected numbers from 0 to 1"):
+            parse_shares(text)
+    shares = search(TINY, PROFILE, {512: 1.0}, SearchSpace(pruned_shares=(0.5, 0.0)))
+    alone = [search(TINY, PROFILE, {512: 1.0}, SearchSpace(pruned_shares=(s,))).seconds for s in (0.5, 0.0)]
+    assert shares.seconds == min(alone)
+    assert shares.configuration.pruned_share == (0.5 if alone[0] < alone[1] else 0.0)
     with pytest.raises(SimulationError, match="weights above 0"):
         search(TINY, PROFILE, {64: 0.0}, SearchSpace())
