@@ -13,10 +13,12 @@ import tvm.rpc
 import tvm_ffi
 
 from targets.errors import DeviceError
+from targets.hexagon.transfer import create_shared_file
 
 # TVM forks and executes; were the program not executable, the fork would go on as a second Python. A shell
 # cannot fail like that. It also reports its process id, and keeps what the device prints, in the log ($0).
-_LAUNCH = 'exec 2>>"$0"; echo $$ >&2; ulimit -c 0; exec "$@"'
+# Ctrl-C is for the client, which closes its devices.
+_LAUNCH = 'trap "" INT; exec 2>>"$0"; echo $$ >&2; ulimit -c 0; exec "$@"'
 _EXIT_SECONDS = 2.0
 _LOG_TAIL = 1000
 
@@ -24,18 +26,18 @@ _LOG_TAIL = 1000
 class DeviceProcess:
     """Runs ``command``, which ends in a device server, and connects to it.
 
-    ``rpc`` is the session, ``pid`` the process id, ``window_fd`` a memory file shared with the device for
-    bulk copies. Raises DeviceError with the end of what the process printed when it does not answer. Call
+    ``rpc`` is the session, ``pid`` the process id, ``memory_fd`` the memory file that holds the device's
+    large tensors. Raises DeviceError with the end of what the process printed when it does not answer. Call
     ``close`` when done.
     """
 
     def __init__(self, command: Sequence[str]) -> None:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115, it lives as long as the process
         # Not close-on-exec: the device inherits it.
-        self.window_fd = os.memfd_create("mllm-window", 0)
+        self.memory_fd = create_shared_file()
         self.pid: int | None = None
         try:
-            self.rpc = tvm.rpc.RPCSession(_start(self._log.fileno(), [*command, str(self.window_fd)]))
+            self.rpc = tvm.rpc.RPCSession(_start(self._log.fileno(), [*command, str(self.memory_fd)]))
             self.pid = self._read_pid()
         except RuntimeError as error:
             self.pid = self._read_pid()
@@ -85,7 +87,7 @@ class DeviceProcess:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(self.pid, 0)
         self._log.close()
-        os.close(self.window_fd)
+        os.close(self.memory_fd)
 
 
 def _start(log_fd: int, command: Sequence[str]) -> tvm.runtime.Module:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import signal
 import struct
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -20,12 +24,13 @@ from targets.errors import DeviceError
 from targets.hexagon.process import DeviceProcess
 from targets.hexagon.toolchain import find_qemu
 from targets.hexagon.tracker import Tracker, connect_device
+from targets.hexagon.transfer import SharedMemory, Transfer, connect_data, share_memory
+from targets.hexagon.watchdog import ConnectionBreaker, Watchdog
 
 _TRACKER = re.compile(r"tracker://(?P<host>[^/:]+):(?P<port>\d{1,5})/(?P<key>.+)")
 _RPC_PREFIX = "RPCError: Error caught from RPC call:\n"
 _DTYPE_KINDS = "biuf"
-_WINDOW_BYTES = 4 << 20
-_FREE_DEVICE_SECONDS = 60.0
+_GRACE_SECONDS = 5.0
 
 
 class Counters(NamedTuple):
@@ -43,22 +48,58 @@ class Counters(NamedTuple):
     contexts: int
 
 
+@dataclass(frozen=True)
+class SessionConfig:
+    """How long a session waits, and how it may copy.
+
+    ``call_seconds``: a request that takes longer counts as hung, and its device is given up (whole seconds).
+    ``free_seconds``: how long to wait until a device of a tracker is free. ``share_memory`` and
+    ``data_connection``: which ways may be tried to copy past TVM's RPC, to a device of a tracker that is on
+    this machine, and to one that is not.
+    """
+
+    call_seconds: int = 120
+    free_seconds: float = 60.0
+    share_memory: bool = True
+    data_connection: bool = True
+
+    def __post_init__(self) -> None:
+        if self.call_seconds < 1 or self.free_seconds <= 0:
+            raise DeviceError(
+                f"bad {self}: expected at least one second for calls, and more than 0 for waiting"
+            )
+
+
 class DeviceSession:
     """Tensors and kernels of one device process; use it from one thread at a time.
 
     Every method raises DeviceError: when the device refuses a request the session stays usable, when the
-    device is gone the session is closed, and its tensors with it.
+    device is gone or does not answer in time the session is closed, and its tensors with it. An interrupt
+    (Ctrl-C) during a request closes it too.
     """
 
-    def __init__(self, device: str, rpc: tvm.rpc.RPCSession, process: DeviceProcess | None = None) -> None:
+    def __init__(
+        self,
+        device: str,
+        rpc: tvm.rpc.RPCSession,
+        config: SessionConfig,
+        process: DeviceProcess | None = None,
+        address: tuple[str, int] | None = None,
+    ) -> None:
         self._device = device
         self._rpc = rpc
+        self._config = config
         self._process = process
         self._memory = rpc.cpu(0)
         self._functions: dict[str, tvm_ffi.Function] = {}
+        self._transfer: Transfer | None = None
+        self._breaker = ConnectionBreaker(address) if address else None
+        self._watchdog = Watchdog(config.call_seconds + _GRACE_SECONDS, self._give_up)
         self._closed = False
         with self._request("list its kernels"):
             self._kernels = tuple(str(self._function("mllm.kernels")()).split())
+            self._function("mllm.limit_calls")(config.call_seconds)
+            self._transfer = self._open_transfer(address[0] if address else None)
 
     @property
     def device(self) -> str:
@@ -94,10 +135,9 @@ class DeviceSession:
         if array.size == 0:
             return
         with self._request(f"receive {array.nbytes} bytes"):
-            if self._process:
-                self._write_through(self._process.window_fd, tensor, array)
-            else:
-                _rows_view(tensor, array.shape).copyfrom(np.ascontiguousarray(array))
+            source = np.ascontiguousarray(array).reshape(array.shape)
+            if not (self._transfer and self._transfer.write(tensor, _bytes(source))):
+                _rows_view(tensor, array.shape).copyfrom(source)
 
     def download(self, tensor: tvm.runtime.Tensor, out: np.ndarray | None = None) -> np.ndarray:
         """Copy ``tensor``, or as many first rows of it as ``out`` has, to ``out`` (default: a new array).
@@ -112,9 +152,7 @@ class DeviceSession:
         if array.size == 0:
             return array
         with self._request(f"send {array.nbytes} bytes"):
-            if self._process:
-                self._read_through(self._process.window_fd, tensor, array)
-            else:
+            if not (self._transfer and self._transfer.read(tensor, _bytes(array))):
                 _rows_view(tensor, array.shape).copyto(tvm_ffi.from_dlpack(array))
         return array
 
@@ -137,11 +175,16 @@ class DeviceSession:
         if self._closed:
             return
         self._closed = True
+        self._watchdog.close()
         self._functions.clear()
         if self._process:
             self._process.close()
         else:
             self._rpc._sess["CloseRPCConnection"]()
+        for resource in (self._transfer, self._breaker):
+            if resource is not None:
+                resource.close()
+        self._transfer = None
 
     def __enter__(self) -> Self:
         return self
@@ -156,18 +199,21 @@ class DeviceSession:
             self._functions[name] = self._rpc.get_function(name)
         return self._functions[name]
 
-    def _write_through(self, window_fd: int, tensor: tvm.runtime.Tensor, array: np.ndarray) -> None:
-        data = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
-        for start in range(0, len(data), _WINDOW_BYTES):
-            count = os.pwrite(window_fd, data[start : start + _WINDOW_BYTES], 0)
-            self._function("mllm.copy_from_window")(tensor, start, count)
+    def _open_transfer(self, host: str | None) -> Transfer | None:
+        if self._process:
+            return SharedMemory(self._rpc, os.dup(self._process.memory_fd))
+        transfer: Transfer | None = share_memory(self._rpc) if self._config.share_memory else None
+        if transfer is None and host is not None and self._config.data_connection:
+            transfer = connect_data(self._rpc, host)
+        return transfer
 
-    def _read_through(self, window_fd: int, tensor: tvm.runtime.Tensor, array: np.ndarray) -> None:
-        data = array.reshape(-1).view(np.uint8).data
-        for start in range(0, len(data), _WINDOW_BYTES):
-            part = data[start : start + _WINDOW_BYTES]
-            self._function("mllm.copy_to_window")(tensor, start, len(part))
-            os.preadv(window_fd, [part], 0)
+    def _give_up(self) -> None:
+        """Ends a request that nobody answers; its waiter gets an error."""
+        if self._process and self._process.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._process.pid, signal.SIGKILL)
+        if self._breaker:
+            self._breaker()
 
     def _check_tensors(self, tensors: Sequence[object]) -> None:
         for i, tensor in enumerate(tensors):
@@ -181,18 +227,30 @@ class DeviceSession:
     def _request(self, action: str) -> Iterator[None]:
         if self._closed:
             raise DeviceError(f"cannot ask device {self._device!r} to {action}: the session is closed")
+        begin = time.monotonic()
+        self._watchdog.begin()
         try:
-            yield
-        except RuntimeError as error:
-            raise self._failure(action, error) from error
+            try:
+                yield
+            except RuntimeError as error:
+                raise self._failure(action, error, time.monotonic() - begin) from error
+        except KeyboardInterrupt:
+            # The answer is still to come: client and device are out of step.
+            self._give_up()
+            self.close()
+            raise
+        finally:
+            self._watchdog.end()
 
-    def _failure(self, action: str, error: RuntimeError) -> DeviceError:
+    def _failure(self, action: str, error: RuntimeError, seconds: float) -> DeviceError:
         # A device behind a tracker is two connections away, and each adds the prefix.
         reason = str(error).replace(_RPC_PREFIX, "").strip()
         # An exception packet leaves client and device in step; after anything else the connection is lost.
         if isinstance(error, tvm.error.RPCError) and (self._process or self._answers()):
             return DeviceError(f"device {self._device!r} refused to {action}: {reason}")
         cause = (self._process.death() if self._process else None) or reason
+        if seconds >= self._config.call_seconds:
+            cause = f"it did not answer within {self._config.call_seconds} s ({cause})"
         self.close()
         return DeviceError(
             f"device {self._device!r} was lost when asked to {action}: {cause}. "
@@ -208,7 +266,7 @@ class DeviceSession:
         return True
 
 
-def open_session(device: str, server: Path) -> DeviceSession:
+def open_session(device: str, server: Path, config: SessionConfig | None = None) -> DeviceSession:
     """Start ``server``, the output of ``link_server``, on ``device`` and connect to it.
 
     ``device`` is "qemu" (a Hexagon ELF in the emulator on this machine), "host" (an executable for this CPU)
@@ -217,21 +275,26 @@ def open_session(device: str, server: Path) -> DeviceSession:
     """
     if not os.access(server, os.X_OK) or not server.is_file():
         raise DeviceError(f"device server {server} is not an executable file: build it with link_server")
-    path = str(server.resolve())
+    path, config = str(server.resolve()), config or SessionConfig()
     if device == "qemu":
-        return _open_local(device, [str(find_qemu()), "-cpu", "v67", path])
+        return _open_local(device, [str(find_qemu()), "-cpu", "v67", path], config)
     if device == "host":
-        return _open_local(device, [path])
+        return _open_local(device, [path], config)
     match = _TRACKER.fullmatch(device)
     if match is None:
         raise DeviceError(f"unknown device {device!r}: expected 'qemu', 'host' or 'tracker://host:port/key'")
     tracker = Tracker.parse(f"{match['host']}:{match['port']}")
-    return DeviceSession(device, connect_device(tracker, match["key"], server, _FREE_DEVICE_SECONDS).rpc)
+    tracked = connect_device(tracker, match["key"], server, config.free_seconds)
+    return DeviceSession(device, tracked.rpc, config, address=tracked.address)
 
 
-def _open_local(device: str, command: list[str]) -> DeviceSession:
+def _open_local(device: str, command: list[str], config: SessionConfig) -> DeviceSession:
     process = DeviceProcess(command)
-    return DeviceSession(device, process.rpc, process)
+    return DeviceSession(device, process.rpc, config, process)
+
+
+def _bytes(array: np.ndarray) -> memoryview:
+    return array.reshape(-1).view(np.uint8).data
 
 
 def _rows_view(tensor: tvm.runtime.Tensor, shape: tuple[int, ...]) -> tvm.runtime.Tensor:

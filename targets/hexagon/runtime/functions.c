@@ -11,6 +11,7 @@
 #include "registry.h"
 #include "reply.h"
 #include "server.h"
+#include "transfer.h"
 
 /* The names of all kernels, each followed by a line feed. */
 static bool list_kernels(struct server* server) {
@@ -55,42 +56,6 @@ static bool module_get_function(struct server* server) {
   return true;
 }
 
-/* Resolves the arguments (tensor, offset, size) of a copy between the start of the window and the tensor's
- * bytes [offset, offset + size). */
-static unsigned char* window_copy_target(struct server* server, size_t* size) {
-  const struct argument* values = server->arguments.values;
-  if (server->arguments.count != 3 || values[0].type_index != kTVMFFIDLTensorPtr ||
-      values[1].type_index != kTVMFFIInt || values[2].type_index != kTVMFFIInt) {
-    fail(&server->failure, "copies through the window take a tensor, an offset and a size");
-    return NULL;
-  }
-  uint64_t offset = 0;
-  if (__builtin_add_overflow(values[0].value.tensor.byte_offset, values[1].value.word, &offset)) {
-    fail(&server->failure, "the offset of a copy overflows 64 bits");
-    return NULL;
-  }
-  const uint64_t bytes = values[2].value.word;
-  /* A block of this size exists, so it fits size_t. */
-  *size = (size_t)bytes;
-  return heap_resolve(&server->heap, values[0].value.tensor.memory, offset, bytes, &server->failure);
-}
-
-static bool copy_from_window(struct server* server) {
-  size_t size = 0;
-  unsigned char* data = window_copy_target(server, &size);
-  if (data == NULL || !window_read(server->window, data, size, &server->failure)) return false;
-  reply_call_none(&server->stream);
-  return true;
-}
-
-static bool copy_to_window(struct server* server) {
-  size_t size = 0;
-  const unsigned char* data = window_copy_target(server, &size);
-  if (data == NULL || !window_write(server->window, data, size, &server->failure)) return false;
-  reply_call_none(&server->stream);
-  return true;
-}
-
 /* (count) -> None: how many hardware contexts parallel loops use. */
 static bool use_contexts(struct server* server) {
   const struct argument* values = server->arguments.values;
@@ -103,16 +68,32 @@ static bool use_contexts(struct server* server) {
   return true;
 }
 
+/* (seconds) -> None: a kernel that runs for longer ends this process; 0 is no limit. */
+static bool limit_calls(struct server* server) {
+  const struct argument* values = server->arguments.values;
+  if (server->arguments.count != 1 || values[0].type_index != kTVMFFIInt || values[0].value.word > INT32_MAX) {
+    return fail(&server->failure, "mllm.limit_calls takes a number of seconds");
+  }
+  kernel_call_limit((unsigned)values[0].value.word);
+  reply_call_none(&server->stream);
+  return true;
+}
+
 static const struct builtin {
   const char* name;
   bool (*call)(struct server* server);
 } builtins[] = {
     {"mllm.kernels", list_kernels},
-    {"mllm.copy_from_window", copy_from_window},
-    {"mllm.copy_to_window", copy_to_window},
+    {"mllm.receive", transfer_receive},
+    {"mllm.send", transfer_send},
     {"ffi.SystemLib", system_library},
     {"tvm.rpc.server.ModuleGetFunction", module_get_function},
     {"mllm.use_contexts", use_contexts},
+    {"mllm.limit_calls", limit_calls},
+    {"mllm.share", transfer_share},
+    {"mllm.file_offset", transfer_file_offset},
+    {"mllm.listen", transfer_listen},
+    {"mllm.accept", transfer_accept},
 };
 
 enum { BUILTIN_COUNT = sizeof builtins / sizeof builtins[0] };

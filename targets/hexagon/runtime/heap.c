@@ -1,21 +1,46 @@
+#define _GNU_SOURCE /* fallocate */
 #include "heap.h"
 
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "handle.h"
 
 enum { SLOTS_MAX = 1 << 20, GENERATION_MASK = 0xFFFFFF };
 
+/* Parts of the shared file start at a multiple of the largest page size, that of emulated Hexagons. */
+enum { PAGE_BYTES = 1 << 16 };
+
 void heap_init(struct heap* heap, uint64_t limit) {
   memset(heap, 0, sizeof *heap);
   heap->limit = limit;
+  heap->shared_fd = -1;
+  heap->file_end = PAGE_BYTES;
+}
+
+static uint64_t mapped_size(uint64_t size) { return (size + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES; }
+
+static void release(const struct heap* heap, struct heap_slot* slot) {
+  if (slot->file_start == 0) {
+    free(slot->data);
+  } else {
+    const uint64_t size = mapped_size(slot->size);
+    (void)munmap(slot->data, (size_t)size);
+    /* Gives the memory back; nothing else ever uses this part. */
+    (void)fallocate(heap->shared_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)slot->file_start,
+                    (off_t)size);
+  }
+  slot->data = NULL;
 }
 
 void heap_destroy(struct heap* heap) {
-  for (uint32_t i = 0; i < heap->slot_count; ++i) free(heap->slots[i].data);
+  for (uint32_t i = 0; i < heap->slot_count; ++i) {
+    if (heap->slots[i].data != NULL) release(heap, &heap->slots[i]);
+  }
   free(heap->slots);
   heap_init(heap, heap->limit);
 }
@@ -65,11 +90,22 @@ static bool check_fits(const struct heap* heap, uint64_t size, struct failure* f
               size, heap->in_use, heap->limit, padded - available);
 }
 
+static unsigned char* map_shared(struct heap* heap, uint64_t size) {
+  void* data = mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_SHARED, heap->shared_fd,
+                    (off_t)heap->file_end);
+  if (data == MAP_FAILED) return NULL;
+  heap->file_end += size;
+  return data;
+}
+
 bool heap_alloc(struct heap* heap, uint64_t size, uint64_t* handle, struct failure* failure) {
   if (!check_fits(heap, size, failure)) return false;
   if (heap->first_free == heap->slot_count && !grow(heap, failure)) return false;
   const uint64_t padded = padded_size(size);
-  unsigned char* data = aligned_alloc(HEAP_ALIGNMENT, (size_t)padded);
+  const bool shared = heap->shared_fd >= 0 && size >= HEAP_SHARED_BYTES;
+  const uint64_t file_start = shared ? heap->file_end : 0;
+  unsigned char* data =
+      shared ? map_shared(heap, mapped_size(size)) : aligned_alloc(HEAP_ALIGNMENT, (size_t)padded);
   if (data == NULL) {
     return fail(failure,
                 "device out of memory: no free block of %" PRIu64 " bytes, with %" PRIu64 " of %" PRIu64
@@ -82,6 +118,7 @@ bool heap_alloc(struct heap* heap, uint64_t size, uint64_t* handle, struct failu
   heap->in_use += padded;
   slot->data = data;
   slot->size = size;
+  slot->file_start = file_start;
   *handle = make_handle(index, slot->generation);
   return true;
 }
@@ -97,9 +134,8 @@ static struct heap_slot* find_slot(const struct heap* heap, uint64_t handle) {
 bool heap_free(struct heap* heap, uint64_t handle, struct failure* failure) {
   struct heap_slot* slot = find_slot(heap, handle);
   if (slot == NULL) return fail(failure, "0x%" PRIx64 " is not the handle of a device tensor", handle);
-  free(slot->data);
+  release(heap, slot);
   heap->in_use -= padded_size(slot->size);
-  slot->data = NULL;
   slot->generation = (slot->generation + 1) & GENERATION_MASK;
   slot->next_free = heap->first_free;
   heap->first_free = (uint32_t)handle;
@@ -119,4 +155,9 @@ unsigned char* heap_resolve(const struct heap* heap, uint64_t handle, uint64_t o
     return NULL;
   }
   return slot->data + offset;
+}
+
+uint64_t heap_file_offset(const struct heap* heap, uint64_t handle) {
+  const struct heap_slot* slot = find_slot(heap, handle);
+  return slot == NULL ? 0 : slot->file_start;
 }

@@ -12,9 +12,13 @@
 /* Length of an HVX vector: kernels are compiled for buffers with this alignment. */
 enum { HEAP_ALIGNMENT = 128 };
 
+/* Blocks of this size and up live in the shared file, if there is one. */
+enum { HEAP_SHARED_BYTES = 4096 };
+
 struct heap_slot {
   unsigned char* data; /* NULL when the slot is free */
   uint64_t size;       /* bytes asked for */
+  uint64_t file_start; /* offset in the shared file; 0 for private memory */
   uint32_t generation;
   uint32_t next_free;
 };
@@ -25,6 +29,8 @@ struct heap {
   uint32_t first_free; /* slot_count when there is none */
   uint64_t in_use;     /* bytes, with padding */
   uint64_t limit;      /* bytes */
+  int shared_fd;       /* a memory file that a client on this machine maps, reads and writes too, or -1 */
+  uint64_t file_end;   /* every block gets a new part of it: files have holes, and room for 2^42 bytes */
 };
 
 /* A heap of at most `limit` bytes. */
@@ -44,5 +50,8 @@ bool heap_free(struct heap* heap, uint64_t handle, struct failure* failure);
 /* The address of bytes [offset, offset + size) of a block, or NULL when it has no such bytes. */
 unsigned char* heap_resolve(const struct heap* heap, uint64_t handle, uint64_t offset, uint64_t size,
                             struct failure* failure);
+
+/* Where a block starts in the shared file; 0 when it does not live there, or is none. */
+uint64_t heap_file_offset(const struct heap* heap, uint64_t handle);
 
 #endif

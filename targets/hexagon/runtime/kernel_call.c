@@ -1,8 +1,11 @@
+#define _XOPEN_SOURCE 700 /* alarm */
 #include "kernel_call.h"
 
 #include <inttypes.h>
+#include <signal.h>
 #include <string.h>
 #include <tvm/ffi/c_api.h>
+#include <unistd.h>
 
 #include "backend.h"
 #include "contexts.h"
@@ -72,6 +75,21 @@ static bool reply_work(struct stream* stream, struct work work) {
   return reply_call_bytes(stream, counts, sizeof counts);
 }
 
+/* Signal handlers have no argument of the program's, and there is one alarm clock a process. */
+static unsigned limit_seconds;
+
+static void end_process(int signal_number) {
+  static const char message[] = "a kernel ran for longer than its limit\n";
+  (void)signal_number;
+  (void)!write(STDERR_FILENO, message, sizeof message - 1);
+  _exit(124);
+}
+
+void kernel_call_limit(unsigned seconds) {
+  limit_seconds = seconds;
+  signal(SIGALRM, end_process);
+}
+
 bool kernel_call(struct stream* stream, const struct heap* heap, const struct kernel* kernel,
                  const struct arguments* arguments, struct failure* failure) {
   struct frame frame;
@@ -80,9 +98,11 @@ bool kernel_call(struct stream* stream, const struct heap* heap, const struct ke
   }
   TVMFFIAny result = {.type_index = kTVMFFINone};
   backend_clear_error();
+  if (limit_seconds != 0) (void)alarm(limit_seconds);
   work_begin();
   const int status = kernel->call(NULL, frame.values, arguments->count, &result);
   const struct work work = work_end();
+  if (limit_seconds != 0) (void)alarm(0);
   if (status != 0) return fail(failure, "kernel %s: %s", kernel->name, backend_error());
   reply_work(stream, work);
   return true;

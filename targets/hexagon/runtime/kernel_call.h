@@ -15,4 +15,8 @@
 bool kernel_call(struct stream* stream, const struct heap* heap, const struct kernel* kernel,
                  const struct arguments* arguments, struct failure* failure);
 
+/* Ends this process when a later call takes more than `seconds` of wall time; 0 (the default) is no limit. A
+ * kernel cannot be stopped otherwise, and whoever waits for it learns of it by the process's end. */
+void kernel_call_limit(unsigned seconds);
+
 #endif

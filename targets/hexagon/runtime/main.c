@@ -1,5 +1,5 @@
-/* The device process: `server [WINDOW_FD] READ_FD WRITE_FD`.
- * TVM's client adds the ends of its two pipes; a client on this machine may share memory in WINDOW_FD. */
+/* The device process: `server [MEMORY_FD] READ_FD WRITE_FD`.
+ * TVM's client adds the ends of its two pipes; a client on this machine shares memory in MEMORY_FD. */
 #define _GNU_SOURCE /* F_SETPIPE_SZ */
 #include <errno.h>
 #include <fcntl.h>
@@ -30,7 +30,7 @@ static void enlarge_pipe(int fd) {
 }
 
 static int usage(const char* program) {
-  fprintf(stderr, "usage: %s [WINDOW_FD] READ_FD WRITE_FD (from tvm.rpc.PopenSession)\n", program);
+  fprintf(stderr, "usage: %s [MEMORY_FD] READ_FD WRITE_FD (from tvm.rpc.PopenSession)\n", program);
   return 2;
 }
 
@@ -38,14 +38,16 @@ int main(int argc, char** argv) {
   static struct server server;
   const int read_fd = argc >= 3 ? parse_fd(argv[argc - 2]) : -1;
   const int write_fd = argc >= 3 ? parse_fd(argv[argc - 1]) : -1;
-  const int window_fd = argc >= 4 ? parse_fd(argv[1]) : -1;
-  if (argc > 4 || read_fd < 0 || write_fd < 0 || (argc == 4 && window_fd < 0)) return usage(argv[0]);
+  const int memory_fd = argc >= 4 ? parse_fd(argv[1]) : -1;
+  if (argc > 4 || read_fd < 0 || write_fd < 0 || (argc == 4 && memory_fd < 0)) return usage(argv[0]);
   /* A client that is gone shows as a failed write. */
   signal(SIGPIPE, SIG_IGN);
+  /* Ctrl-C reaches every process of a terminal; what it means is the client's business. */
+  signal(SIGINT, SIG_IGN);
   enlarge_pipe(read_fd);
   enlarge_pipe(write_fd);
   server_init(&server, read_fd, write_fd, heap_default_limit());
-  server.window.fd = window_fd;
+  server.heap.shared_fd = memory_fd;
   while (server_serve_one(&server)) {
   }
   server_destroy(&server);

@@ -73,6 +73,13 @@ bool reply_call_none(struct stream* stream) {
   return finish(stream, &head, NULL, 0);
 }
 
+bool reply_call_int(struct stream* stream, int64_t value) {
+  struct head head = begin_values(RPC_RETURN, 2);
+  put_word(&head, kTVMFFIInt, kTVMFFIInt);
+  put_word(&head, kTVMFFIInt, value);
+  return finish(stream, &head, NULL, 0);
+}
+
 bool reply_call_handle(struct stream* stream, int32_t type_index, uint64_t handle) {
   struct head head = begin_values(RPC_RETURN, 2);
   put_word(&head, kTVMFFIInt, type_index);

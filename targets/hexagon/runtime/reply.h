@@ -18,6 +18,7 @@ bool reply_data(struct stream* stream, const void* data, size_t size);
 
 /* To calls of functions: the type of the result, then the result. */
 bool reply_call_none(struct stream* stream);
+bool reply_call_int(struct stream* stream, int64_t value);
 bool reply_call_handle(struct stream* stream, int32_t type_index, uint64_t handle);
 bool reply_call_bytes(struct stream* stream, const void* data, size_t size);
 bool reply_call_text(struct stream* stream, const char* text, size_t size);

@@ -217,7 +217,7 @@ static bool handle(struct server* server, int32_t code) {
 void server_init(struct server* server, int read_fd, int write_fd, uint64_t memory_limit) {
   stream_init(&server->stream, read_fd, write_fd);
   heap_init(&server->heap, memory_limit);
-  server->window = (struct window){.fd = -1};
+  server->link = (struct link){.listener = -1, .fd = -1};
   server->arguments.count = 0;
   server->failure.message[0] = '\0';
 }
@@ -235,4 +235,7 @@ bool server_serve_one(struct server* server) {
   return (served || reply_exception(stream, server->failure.message)) && !stream->closed;
 }
 
-void server_destroy(struct server* server) { heap_destroy(&server->heap); }
+void server_destroy(struct server* server) {
+  link_close(&server->link);
+  heap_destroy(&server->heap);
+}

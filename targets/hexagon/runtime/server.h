@@ -8,13 +8,13 @@
 #include "arguments.h"
 #include "failure.h"
 #include "heap.h"
+#include "link.h"
 #include "stream.h"
-#include "window.h"
 
 struct server {
   struct stream stream;
   struct heap heap;
-  struct window window; /* none, unless a client on this machine shares one */
+  struct link link; /* for bulk copies, if a client opened one */
   struct arguments arguments;
   struct failure failure;
 };

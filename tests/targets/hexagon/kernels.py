@@ -67,13 +67,19 @@ def crash_kernel() -> tirx.PrimFunc:
     return te.create_prim_func([te.compute((1,), lambda i: tirx.call_extern("int32", "abort"), name="c")])
 
 
+def hang_kernel() -> tirx.PrimFunc:
+    """Never ends."""
+    return te.create_prim_func([te.compute((1,), lambda i: tirx.call_extern("int32", "pause"), name="c")])
+
+
 def build_server(kind: ServerKind, folder: Path) -> Path:
-    """A server with the kernels "add" (length 64), "parallel_add", "slow" and "crash"."""
+    """A server with the kernels "add" (length 64), "parallel_add", "slow", "crash" and "hang"."""
     kernels = {
         "add": add_kernel(64),
         "parallel_add": parallel_add_kernel(),
         "slow": slow_kernel(),
         "crash": crash_kernel(),
+        "hang": hang_kernel(),
     }
     build_object(kernels, target_of(kind), folder / f"{kind}.o")
     return link_server([folder / f"{kind}.o"], kind, folder / f"server-{kind}")

@@ -19,7 +19,7 @@ import tvm
 import tvm.rpc
 
 from targets.errors import DeviceError, ToolchainError
-from targets.hexagon.session import Counters, DeviceSession, open_session
+from targets.hexagon.session import Counters, DeviceSession, SessionConfig, open_session
 from targets.hexagon.tracker import self_contained_launcher
 from tests.targets.hexagon.kernels import PARALLEL_SIZE, SLOW_SIZE, build_server, needs_qemu
 
@@ -60,7 +60,7 @@ def call_add(session: DeviceSession) -> tuple[Counters, np.ndarray]:
 @local_devices
 def test_kernel_call(session: DeviceSession, device: str) -> None:
     assert session.device == device
-    assert session.kernels() == ["add", "crash", "parallel_add", "slow"]
+    assert session.kernels() == ["add", "crash", "hang", "parallel_add", "slow"]
     counters, result = call_add(session)
     np.testing.assert_array_equal(result, np.arange(1000, 1064))
     assert call_add(session)[0] == counters
@@ -141,7 +141,9 @@ def test_arrays_that_do_not_fit_are_refused(session: DeviceSession) -> None:
 @local_devices
 def test_refused_calls_leave_the_session_usable(session: DeviceSession) -> None:
     a, short = session.empty((64,), "int32"), session.empty((63,), "int32")
-    with pytest.raises(DeviceError, match=r"has no kernel 'sub'; it has \['add', 'crash', 'parallel_add', 'slow'\]"):
+    with pytest.raises(
+        DeviceError, match=r"no kernel 'sub'; it has \['add', 'crash', 'hang', 'parallel_add', 'slow'\]"
+    ):
         session.call("sub", a, a, a)
     with pytest.raises(DeviceError, match=r"has no kernel 'mllm\.kernels'"):
         session.call("mllm.kernels")
@@ -242,6 +244,57 @@ def test_killed_device_is_reported_at_once(
     session.close()
     assert len(os.listdir("/proc/self/fd")) == descriptors
     assert list(tmp_path.iterdir()) == []
+
+
+@local_devices
+def test_hung_kernel_is_given_up(device: str, server_of: Callable[[str], Path]) -> None:
+    session = open_session(device, server_of(device), SessionConfig(call_seconds=1))
+    tensor = session.empty((1,), "int32")
+    begin = time.monotonic()
+    with pytest.raises(DeviceError, match=r"was lost .* within 1 s .*ran for longer than its limit"):
+        session.call("hang", tensor)
+    assert time.monotonic() - begin < 1 + DEATH_SECONDS
+
+
+def test_stopped_device_is_given_up(
+    server_of: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("targets.hexagon.session._GRACE_SECONDS", 0.5)
+    session = open_session("host", server_of("host"), SessionConfig(call_seconds=1))
+    pid = session.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    with pytest.raises(DeviceError, match="did not answer within 1 s"):
+        call_add(session)
+    assert not psutil.pid_exists(pid)
+
+
+@local_devices
+def test_interrupt_ends_the_session(session: DeviceSession) -> None:
+    pid, tensor = session.pid, session.empty((1,), "int32")
+    assert pid is not None
+    threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        session.call("hang", tensor)
+    assert not psutil.pid_exists(pid)
+    with pytest.raises(DeviceError, match="the session is closed"):
+        session.kernels() and session.call("hang", tensor)
+
+
+@local_devices
+def test_freed_memory_goes_back_to_the_machine(session: DeviceSession) -> None:
+    assert session._process is not None
+    tensor = session.upload(np.ones(8 << 20, dtype=np.int8))
+    assert os.fstat(session._process.memory_fd).st_blocks * 512 >= 8 << 20
+    del tensor
+    call_add(session)
+    assert os.fstat(session._process.memory_fd).st_blocks * 512 < 1 << 20
+
+
+@pytest.mark.parametrize("wrong", [{"call_seconds": 0}, {"free_seconds": 0.0}])
+def test_bad_config(wrong: dict[str, float]) -> None:
+    with pytest.raises(DeviceError, match="expected at least one second"):
+        SessionConfig(**wrong)  # type: ignore[arg-type]
 
 
 def busy_work(session: DeviceSession, action: str) -> Callable[[], object]:

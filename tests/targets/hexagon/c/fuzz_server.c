@@ -36,7 +36,7 @@ static void call_probe(struct script* script) {
   script_end(script);
 }
 
-static void copy_with_window(struct script* script) {
+static void copy_over_connection(struct script* script) {
   const int64_t shape[] = {6};
   for (uint64_t builtin = 1; builtin <= 2; ++builtin) {
     script_begin(script, RPC_CALL_FUNC);
@@ -86,7 +86,7 @@ static void valid_session(struct script* script) {
   script_find(script, "probe");
   script_upload(script, nth_memory(0), 0, data, sizeof data);
   call_probe(script);
-  copy_with_window(script);
+  copy_over_connection(script);
   copy_among(script);
   find_in_module(script);
   script_download(script, nth_memory(1), 0, 100);

@@ -124,13 +124,12 @@ void serve(const unsigned char* requests, size_t size, uint64_t memory_limit, st
   const int in = memory_file(requests, size);
   const int out = memory_file(NULL, 0);
   server_init(&server, in, out, memory_limit);
-  server.window.fd = memory_file((const unsigned char*)"window", 6);
+  server.link.fd = memory_file((const unsigned char*)"connection", 10);
   while (server_serve_one(&server)) {
   }
   const ssize_t count = pread(out, replies->bytes, REPLIES_BYTES, 0);
   CHECK(count >= 0 && count < REPLIES_BYTES);
   replies->size = (size_t)count;
-  close(server.window.fd);
   server_destroy(&server);
   close(in);
   close(out);

@@ -1,10 +1,12 @@
 /* Unit tests of the device server: `test_server NAME` runs one, `test_server list` names them. */
-#define _POSIX_C_SOURCE 200809L /* fileno */
+#define _GNU_SOURCE /* memfd_create */
 #include <string.h>
+#include <sys/mman.h>
 #include <tvm/ffi/c_api.h>
 #include <tvm/ffi/extra/c_env_api.h>
 #include <unistd.h>
 
+#include "contexts.h"
 #include "handle.h"
 #include "harness.h"
 #include "protocol.h"
@@ -159,11 +161,11 @@ static void copies_between_tensors(void) {
   CHECK(reply_code(&replies, 5, &data, &size) == RPC_COPY_ACK && memcmp(data, "abcd", 4) == 0);
 }
 
-static void window_copies_are_checked(void) {
+static void connection_copies_are_checked(void) {
   const int64_t shape[] = {4};
-  const int64_t calls[][2] = {{0, 4}, {2, 3}, {-1, 2}, {0, 7}};
+  const int64_t calls[][2] = {{0, 4}, {2, 3}, {-1, 2}, {0, 7}, {0, 1}};
   script_alloc(&script, 8);
-  script_find(&script, "mllm.copy_from_window");
+  script_find(&script, "mllm.receive");
   for (size_t i = 0; i < sizeof calls / sizeof calls[0]; ++i) {
     call_function(handle_make(HANDLE_BUILTIN, 1), 3);
     script_tensor(&script, nth_memory(0), 1, shape, 0);
@@ -175,10 +177,58 @@ static void window_copies_are_checked(void) {
   run();
   CHECK(returned_word(&replies, 1) == handle_make(HANDLE_BUILTIN, 1));
   check_exception(&replies, 4, "are outside");
-  check_exception(&replies, 5, "the shared window does not take 1 more bytes: it ends there");
+  check_exception(&replies, 5, "the data connection failed: it ends");
+  check_exception(&replies, 6, "no data connection");
   const unsigned char* data = NULL;
   size_t size = 0;
-  CHECK(reply_code(&replies, 6, &data, &size) == RPC_COPY_ACK && memcmp(data, "window", 5) == 0);
+  CHECK(reply_code(&replies, 7, &data, &size) == RPC_COPY_ACK && memcmp(data, "nection", 5) == 0);
+}
+
+static void large_blocks_live_in_the_shared_file(void) {
+  static struct heap heap;
+  struct failure failure;
+  uint64_t small = 0, large = 0, other = 0;
+  heap_init(&heap, 1 << 20);
+  heap.shared_fd = memfd_create("shared", 0);
+  CHECK(ftruncate(heap.shared_fd, 1 << 20) == 0);
+  CHECK(heap_alloc(&heap, HEAP_SHARED_BYTES - 1, &small, &failure));
+  CHECK(heap_alloc(&heap, HEAP_SHARED_BYTES, &large, &failure));
+  CHECK(heap_alloc(&heap, HEAP_SHARED_BYTES, &other, &failure));
+  CHECK(heap_file_offset(&heap, small) == 0 && heap_file_offset(&heap, 0) == 0);
+  CHECK(heap_file_offset(&heap, large) != heap_file_offset(&heap, other));
+  CHECK(pwrite(heap.shared_fd, "shared", 6, (off_t)heap_file_offset(&heap, large)) == 6);
+  CHECK(memcmp(heap_resolve(&heap, large, 0, 6, &failure), "shared", 6) == 0);
+  const off_t freed = (off_t)heap_file_offset(&heap, large);
+  CHECK(heap_free(&heap, large, &failure) && heap_file_offset(&heap, large) == 0);
+  char left[6];
+  CHECK(pread(heap.shared_fd, left, sizeof left, freed) == 6 && left[0] == 0);
+  heap_destroy(&heap);
+}
+
+static int count_task(int task, TVMParallelGroupEnv* environment, void* closure) {
+  int* done = closure;
+  ++done[task];
+  return environment->num_task == 10 && task == 7 ? -1 : 0;
+}
+
+static int nested_task(int task, TVMParallelGroupEnv* environment, void* closure) {
+  (void)environment;
+  return contexts_launch(count_task, (int*)closure + 4 * task, 0);
+}
+
+static void contexts_share_tasks(void) {
+  int done[16] = {0};
+  work_begin();
+  CHECK(contexts_launch(count_task, done, 9) == 0);
+  CHECK(work_end().contexts == CONTEXTS_MAX);
+  for (int i = 0; i < 9; ++i) CHECK(done[i] == 1);
+  CHECK(contexts_launch(count_task, done, 10) == -1);
+  memset(done, 0, sizeof done);
+  CHECK(contexts_launch(nested_task, done, 0) == 0);
+  for (int i = 0; i < 16; ++i) CHECK(done[i] == (i % 4 == 0));
+  contexts_use(1);
+  work_begin();
+  CHECK(contexts_launch(count_task, done, 0) == 0 && work_end().contexts == 1);
 }
 
 static void kernels_get_checked_tensors(void) {
@@ -336,7 +386,9 @@ static const struct test {
     {"copies_round_trip", copies_round_trip},
     {"copies_out_of_bounds_are_refused", copies_out_of_bounds_are_refused},
     {"copies_between_tensors", copies_between_tensors},
-    {"window_copies_are_checked", window_copies_are_checked},
+    {"connection_copies_are_checked", connection_copies_are_checked},
+    {"large_blocks_live_in_the_shared_file", large_blocks_live_in_the_shared_file},
+    {"contexts_share_tasks", contexts_share_tasks},
     {"kernels_get_checked_tensors", kernels_get_checked_tensors},
     {"kernels_take_no_pointers", kernels_take_no_pointers},
     {"unknown_things_are_refused", unknown_things_are_refused},
