@@ -45,11 +45,12 @@ def execute(args: argparse.Namespace) -> int:
     from mllm_tvm.tuning.log import TuningLog
     from mllm_tvm.tuning.shapes import model_shapes
     from mllm_tvm.tuning.tuner import TuneSettings, tune
+    from mllm_tvm.tuning.workload import canonical
     from targets.hexagon.target import hexagon_target
 
     target = hexagon_target(args.target)
     settings = TuneSettings(trials=args.trials, devices=args.devices)
-    shapes = model_shapes(args.model, args.chunk_lengths)
+    shapes = list(dict.fromkeys(map(canonical, model_shapes(args.model, args.chunk_lengths))))
     log = TuningLog(target, Path(args.logs) if args.logs else None)
     latest: dict[str, Progress] = {}
 

@@ -14,7 +14,7 @@ from tvm.s_tir import Schedule
 from tvm.s_tir import meta_schedule as ms
 
 from mllm_tvm.tuning.errors import TuningError
-from mllm_tvm.tuning.workload import Shape, tiling_of, workload
+from mllm_tvm.tuning.workload import Shape, canonical, tiling_of, workload
 from targets.hexagon.target import HexagonTarget
 from targets.hexagon.tiling import Tiling
 
@@ -49,12 +49,13 @@ class TuningLog:
         """The cheapest measured tiling of ``shape``, None when it was not tuned."""
         if self._database is None:
             return None
-        record = self._database.query_tuning_record(workload(shape), self.target.llvm_target(), "main")
+        module = workload(canonical(shape))
+        record = self._database.query_tuning_record(module, self.target.llvm_target(), "main")
         return None if record is None else record_tiling(record)
 
     def records(self, shape: Shape) -> list[ms.database.TuningRecord]:
         """Finished trials of ``shape``, cheapest first."""
-        module = workload(shape)
+        module = workload(canonical(shape))
         if self._database is None or not self._database.has_workload(module):
             return []
         stored = self._database.commit_workload(module)

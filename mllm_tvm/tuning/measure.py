@@ -27,7 +27,7 @@ from targets.hexagon.codegen import build_object
 from targets.hexagon.linear import linear_w8a8
 from targets.hexagon.session import DeviceSession
 from targets.hexagon.target import HexagonTarget
-from targets.hexagon.tiling import Tiling, traffic
+from targets.hexagon.tiling import Tiling, rule_tiling, traffic
 from targets.hexagon.toolchain import link_server
 from targets.packing import linear_w8a8_reference, packed_shape
 
@@ -149,6 +149,10 @@ class DeviceRunner(ms.runner.PyRunner):
         for _ in range(min(self.devices, len(todo))):
             self.pool.submit(self._work, todo, lock)
         return [_Future(future) for future in futures]
+
+    def floor(self, shape: Shape) -> float:
+        """The least cost a kernel of ``shape`` can have."""
+        return cost_packets(shape, rule_tiling(*shape), shape.macs / shape.limit, self.target)
 
     def close(self) -> None:
         """Ends the threads."""

@@ -21,7 +21,7 @@ from mllm_tvm.tuning.measure import (
     OpenSession,
 )
 from mllm_tvm.tuning.search import cost_model, tune_context
-from mllm_tvm.tuning.workload import Shape
+from mllm_tvm.tuning.workload import Shape, canonical
 from targets.errors import DeviceError
 from targets.hexagon.target import HexagonTarget
 from targets.hexagon.tiling import check_address_space, fit_vtcm, rule_tiling
@@ -46,7 +46,11 @@ class TuneSettings:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where the tuning of one shape stands. ``share`` is of the shape's MAC-per-packet limit."""
+    """Where the tuning of one shape stands.
+
+    ``best_packets`` is the cost of the best kernel, ``share`` the least cost there can be over it: that of
+    256 MAC a packet (128 for one row), or of the memory traffic if that takes longer.
+    """
 
     shape: Shape
     trials: int
@@ -67,7 +71,9 @@ def tune(
     settings: TuneSettings,
     report: Report,
 ) -> None:
-    """Adds trials to ``log`` until each shape has ``settings.trials``; finished ones are never repeated.
+    """Adds trials to ``log`` until each shape has ``settings.trials``; finished ones are kept and counted.
+
+    Shapes of many rows are tuned as their ``canonical`` ones.
 
     ``open_session`` starts a device server (a path) on a free device. ``report`` is called after each batch.
 
@@ -83,7 +89,7 @@ def tune(
         runner = DeviceRunner(target, open_session, settings.devices)
         try:
             parts = _Parts(database, HexagonBuilder(target, Path(folder)), runner, cost_model(_WARMUP_TRIALS))
-            for shape in shapes:
+            for shape in dict.fromkeys(map(canonical, shapes)):
                 _tune_shape(shape, target, log, parts, settings, report)
         finally:
             runner.close()
@@ -180,7 +186,7 @@ class _KeepFinished(ms.measure_callback.PyMeasureCallback):
     def tell(self) -> None:
         """Reports the best so far."""
         best = min(self.costs, default=float("inf"))
-        share = self.shape.macs / best / self.shape.limit
+        share = self.parts.runner.floor(self.shape) / best
         elapsed = time.monotonic() - self.start
         self.report(Progress(self.shape, len(self.costs), self.failed, best, share, elapsed))
 

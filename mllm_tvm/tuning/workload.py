@@ -102,17 +102,23 @@ def is_short(tiling: Tiling) -> bool:
     return tiling.rows * tiling.blocks * tiling.unroll <= _MULTIPLICATIONS
 
 
-def probe(shape: Shape) -> Shape:
-    """A smaller shape that runs the same register blocks and rests in the same proportions, nearly.
+def canonical(shape: Shape) -> Shape:
+    """The shape under which the log keeps ``shape``: many rows become the fewest with the same row blocks.
 
-    Packets grow linearly with the number of equal row blocks and column blocks. Keeping the remainder of M
-    by 24 and of N by 384 (by 768 with few rows, where blocks are wide) keeps every rest block.
+    Packets are linear in the number of equal row blocks, so 256 rows and 64 rows rank tilings alike.
     """
     rows = 2 * _ROW_PERIOD
-    columns = COLUMNS * (_BLOCK_PERIOD if shape.m >= 4 else _WIDE_BLOCK_PERIOD)
-    m = shape.m if shape.m <= 2 * rows else rows + shape.m % rows
-    n = shape.n if shape.n <= 2 * columns else columns + shape.n % columns
-    return Shape(m, shape.k, n)
+    return shape if shape.m <= rows else Shape(rows + shape.m % _ROW_PERIOD, shape.k, shape.n)
+
+
+def probe(shape: Shape) -> Shape:
+    """The canonical shape with fewer columns, and the same column blocks at the end: what a trial runs.
+
+    Keeping the remainder of N by 384 (by 768 with few rows, where blocks are wide) keeps every rest block.
+    """
+    m, k, n = canonical(shape)
+    columns = COLUMNS * (_BLOCK_PERIOD if m >= 4 else _WIDE_BLOCK_PERIOD)
+    return Shape(m, k, n if n <= 2 * columns else columns + n % columns)
 
 
 def _key(name: str) -> str:
