@@ -43,7 +43,8 @@ def search(
     """The configuration with the least mean prefill time; ``prompts`` maps tokens to their weight.
 
     First the chunk length that each prompt and placement likes best alone, then sets of up to three of the
-    lengths that won; of equal ones the one that prunes least. Raises SimulationError for no prompts, or weights that are not positive.
+    lengths that won; of equal ones the one that prunes least. Raises SimulationError for
+    no prompts, or weights that are not positive.
     """
     total = sum(prompts.values())
     if not prompts or any(weight <= 0 for weight in prompts.values()):
