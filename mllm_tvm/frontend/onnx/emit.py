@@ -14,6 +14,7 @@ from mllm_tvm.frontend.onnx.dims import (
     ONE,
     PAST,
     SEQ,
+    TOTAL,
     Binding,
     Dim,
     is_merged,
@@ -50,7 +51,8 @@ class Emitter:
         self.parameters: dict[str, relax.Var] = {}
         self.linears: dict[str, str] = {}
         self.values: dict[Tensor, relax.Expr] = {}
-        self.tables: dict[str, tuple[str, relax.Expr]] = {}
+        self.tables: dict[str, relax.Expr] = {}
+        self.expanded: dict[tuple[relax.Expr, tuple[int, ...]], relax.Expr] = {}
 
     def emit_module(self) -> ir.IRModule:
         """The module; ``specs`` then holds its parameters, in argument order."""
@@ -84,7 +86,12 @@ class Emitter:
 
     def extents(self, dims: Sequence[Dim]) -> list[relax.Expr | int]:
         """A shape in terms of ``seq`` and ``past``."""
-        symbolic = {PAST: self.past, SEQ: self.seq, Dim(seq=1, past=1): self.past + self.seq}
+        symbolic = {PAST: self.past, SEQ: self.seq, TOTAL: self.past + self.seq}
+        if any(not dim.is_static and dim not in symbolic for dim in dims):
+            raise ModelError(
+                f"{self.importer.file.path}: an activation has extents {text(tuple(dims))}: expected new "
+                "tokens (seq), earlier ones (past) or both"
+            )
         return [dim.const if dim.is_static else symbolic[dim] for dim in dims]
 
     def parameter(self, name: str, spec: Parameter) -> relax.Var:
@@ -115,6 +122,8 @@ class Emitter:
             if value is not None:
                 return relax.const(np.float32(value), "float32")
             return self.weight(x, [dim.const for dim in row_dims(x.dims)])
+        if x.op == "attention":
+            return self.emit(relax.op.reshape(self.values[x], self.extents(row_dims(x.dims))))
         return self.values[x]
 
     def _table(self, x: Tensor) -> relax.Expr:
@@ -131,8 +140,8 @@ class Emitter:
             spec = Parameter(array.shape, "float32", lambda: position_table(self.importer, x, axis))
             table = self.parameter(self.names.table(name), spec)
             rows = self.emit(relax.op.take(table, self.positions, axis=0, mode="clip"))
-            self.tables[key] = (table.name, rows)
-        return self.tables[key][1]
+            self.tables[key] = rows
+        return self.tables[key]
 
     def aligned(self, operand: Tensor, result: Tensor) -> relax.Expr:
         """An operand of an elementwise operation, with axes of extent 1 where it is broadcast."""
@@ -150,7 +159,12 @@ class Emitter:
         # Leading axes are broadcast without being there.
         first = min((i for i, axis in enumerate(row_axes(result.dims)) if axis in present), default=math.inf)
         added = [i for i in missing if i > first]
-        return self.emit(relax.op.expand_dims(rows, added)) if added else rows
+        if not added:
+            return rows
+        key = (rows, tuple(added))  # rotary rows are broadcast to the heads of every layer
+        if key not in self.expanded:
+            self.expanded[key] = self.emit(relax.op.expand_dims(rows, added))
+        return self.expanded[key]
 
     def heads(self, x: Tensor, count: int, size: int) -> relax.Expr:
         """[tokens, heads, head_dim], also when one of them is 1 and therefore not in the layout."""
@@ -247,7 +261,10 @@ def _reciprocal(e: Emitter, x: Tensor) -> relax.Expr:
 
 
 def _reshape(e: Emitter, x: Tensor) -> relax.Expr:
-    return e.emit(relax.op.reshape(e.rows(x.inputs[0]), e.extents(row_dims(x.dims))))
+    # Attention's own layout, [1, seq, heads, head_dim], is reshaped but once.
+    y = x.inputs[0]
+    rows = e.values[y] if y.op == "attention" else e.rows(y)
+    return e.emit(relax.op.reshape(rows, e.extents(row_dims(x.dims))))
 
 
 def _expand(e: Emitter, x: Tensor) -> relax.Expr:
@@ -305,8 +322,7 @@ def _attention(e: Emitter, x: Tensor) -> relax.Expr:
     usual = math.isclose(x.attrs["scale"], info.head_dim**-0.5, rel_tol=1e-5)
     scale = None if usual else tirx.FloatImm("float32", x.attrs["scale"])
     window = x.attrs["window"]
-    mixed = e.emit(relax.op.nn.attention(q, k, v, scale=scale, causal_mask="BottomRight", window_size=window))
-    return e.emit(relax.op.reshape(mixed, e.extents(row_dims(x.dims))))
+    return e.emit(relax.op.nn.attention(q, k, v, scale=scale, causal_mask="BottomRight", window_size=window))
 
 
 EMITTERS: dict[str, Emit] = {
@@ -334,6 +350,6 @@ EMITTERS: dict[str, Emit] = {
     "rms_norm": _rms_norm,
     "slice": _slice,
     "standardized": _layer_norm,
-    "view": lambda e, x: e.values[source(x)],
+    "view": lambda e, x: e.rows(source(x)),
 }
 """Operation -> how it is emitted."""

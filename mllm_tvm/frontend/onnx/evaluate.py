@@ -69,6 +69,8 @@ class Evaluator:
     def _reads(self, name: str) -> list[str]:
         if name in self.file.initializers or name in self.inputs:
             return []
+        if name not in self.producers:
+            raise ModelError(f"{self.file.path}: value {name} is read before any node computes it")
         node = self.producers[name]
         if node.op_type in ("Shape", "Size") and self.dims_of(node.input[0]) is not None:
             return []

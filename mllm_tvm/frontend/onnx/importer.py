@@ -104,6 +104,8 @@ class Importer:
             outputs = rule(self, Node(node, self))
         except UnsupportedError as error:
             raise self.error(node, str(error)) from None
+        except (KeyError, IndexError) as error:
+            raise self.error(node, f"an attribute or input is missing ({error}); export it again") from None
         found = [outputs] if isinstance(outputs, Tensor) else outputs
         self.tensors.update(
             {

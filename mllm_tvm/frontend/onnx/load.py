@@ -114,10 +114,11 @@ def _check_layers(importer: Importer) -> None:
 def _sizes(emitter: Emitter, logits: Tensor) -> dict[str, int]:
     """vocab_size, hidden_size and intermediate_size, as the weights have them."""
     linears = [emitter.specs[name].shape for name in emitter.linears]
-    hidden = linears[-1][0]
-    inner = [shape[0] for shape in linears[:-1] if shape[1] == hidden]
+    if len(linears) < 2:
+        raise ModelError(f"{emitter.importer.file.path}: expected linear layers, found {len(linears)}")
+    # The last one but the head projects the feed-forward network's inner values back.
     return {
         "vocab_size": logits.dims[2].const,
-        "hidden_size": hidden,
-        "intermediate_size": max(inner, default=hidden),
+        "hidden_size": linears[-1][0],
+        "intermediate_size": linears[-2][0],
     }

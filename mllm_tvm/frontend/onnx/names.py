@@ -10,7 +10,7 @@ import onnx
 from mllm_tvm.frontend.onnx.importer import Importer
 from mllm_tvm.frontend.onnx.tensor import Tensor
 
-_ANONYMOUS = re.compile(r"(onnx::.*|val_\d+|_?\d+|.*_output_\d+|mllm\..*)")
+_ANONYMOUS = re.compile(r"(onnx::.*|val_\d+|_?\d+|.*[_/]output_\d+|.*_transposed|mllm\..*)")
 
 
 class Names:
