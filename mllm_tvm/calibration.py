@@ -76,7 +76,7 @@ class Calibration:
     model: Model
     segments: list[list[int]]
     groups: list[LinearStatistics]
-    runner: _Runner
+    runner: LinearInputs
     progress: bool
 
     @property
@@ -93,7 +93,7 @@ class Calibration:
         Raises CalibrationError for too little text or a linear's input that is not finite.
         """
         segments = _segments(model, texts, max_tokens)
-        runner = _Runner(model)
+        runner = LinearInputs(model)
         found = Calibration(model, segments, runner.statistics(), runner, progress)
         found._run("ranges", LinearStatistics.add_range, found.groups)
         for group in found.groups:
@@ -189,8 +189,8 @@ def segment_tokens(
     return segments
 
 
-class _Runner:
-    """The float model with the inputs of its linears as results."""
+class LinearInputs:
+    """The float model with the inputs of its linears as results; ``groups`` names who reads each."""
 
     def __init__(self, model: Model):
         self.model = model

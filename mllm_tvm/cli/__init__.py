@@ -7,11 +7,12 @@ import os
 import sys
 from collections.abc import Sequence
 
+from mllm_tvm.cli import calibrate, device, doctor, evaluate, inspect, profile, run, simulate, tune
 from mllm_tvm.cli import compile as compile_command
-from mllm_tvm.cli import device, doctor, evaluate, inspect, profile, run, simulate, tune
 from mllm_tvm.errors import MllmTvmError
 
 _COMMANDS = {
+    "calibrate": calibrate,
     "compile": compile_command,
     "run": run,
     "eval": evaluate,

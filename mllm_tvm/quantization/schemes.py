@@ -30,7 +30,7 @@ from mllm_tvm.recipe import LinearRecipe
 from relax_passes.quantize_w8a8 import LLM_INT8, PER_TOKEN, STATIC
 
 FLOAT, OURS, OURS_PRUNED, PAPER = "float", "ours", "ours-pruned", "paper"
-DEFAULT_OUTLIER_BUDGET = 0.004
+DEFAULT_OUTLIER_BUDGET = 0.0045
 PRUNED_SHARE = 0.85
 # LLM.int8()'s threshold.
 _FLOAT_FROM = 6.0
