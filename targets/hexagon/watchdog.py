@@ -67,9 +67,20 @@ class ConnectionBreaker:
 
 def _find_connection(address: tuple[str, int]) -> socket.socket | None:
     for fd in sorted(map(int, os.listdir("/proc/self/fd")), reverse=True):
+        # Descriptors may be closed meanwhile by another thread, and sockets have no peer, or a path for one.
         with contextlib.suppress(OSError):
+            if not os.readlink(f"/proc/self/fd/{fd}").startswith("socket:"):
+                continue
             candidate = socket.socket(fileno=os.dup(fd))
-            if candidate.getpeername()[:2] == address:
+            if _peer(candidate) == address:
                 return candidate
             candidate.close()
     return None
+
+
+def _peer(connection: socket.socket) -> tuple[str, int] | None:
+    try:
+        name = connection.getpeername()
+    except OSError:
+        return None
+    return (name[0], name[1]) if isinstance(name, tuple) else None

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import NoneType
 
 import numpy as np
 import psutil
@@ -20,8 +21,9 @@ import tvm.rpc.tracker
 
 from targets.errors import DeviceError
 from targets.hexagon.farm import Farm
-from targets.hexagon.session import DeviceSession, open_session
+from targets.hexagon.session import DeviceSession, SessionConfig, open_session
 from targets.hexagon.tracker import Tracker, self_contained_launcher
+from targets.hexagon.transfer import DataConnection, SharedMemory
 from tests.targets.hexagon.kernels import build_server, needs_qemu
 
 pytestmark = needs_qemu
@@ -70,13 +72,15 @@ def call_add(session: DeviceSession) -> tuple[int, np.ndarray]:
 
 
 def test_session(tracker: str, server: Path) -> None:
+    descriptors = len(os.listdir("/proc/self/fd"))
     with open_session(f"tracker://{tracker}/{KEY}", server) as session:
-        assert session.kernels() == ["add", "crash", "parallel_add", "slow"]
+        assert session.kernels() == ["add", "crash", "hang", "parallel_add", "slow"]
         assert session.pid is None
         packets, result = call_add(session)
         assert packets == call_add(session)[0] > 0
         np.testing.assert_array_equal(result, 2 * np.arange(64))
     assert wait_until(lambda: not emulators())
+    assert len(os.listdir("/proc/self/fd")) == descriptors
 
 
 def test_packets_are_those_of_a_local_device(tracker: str, server: Path) -> None:
@@ -84,9 +88,13 @@ def test_packets_are_those_of_a_local_device(tracker: str, server: Path) -> None
         assert call_add(far)[0] == call_add(near)[0]
 
 
-def test_round_trip_and_rows(tracker: str, server: Path) -> None:
+@pytest.mark.parametrize("way", ["shared memory", "connection", "rpc"])
+def test_round_trip_and_rows(tracker: str, server: Path, way: str) -> None:
     array = np.random.default_rng(0).integers(-100, 100, (1000, 33)).astype("int8")
-    with open_session(f"tracker://{tracker}/{KEY}", server) as session:
+    config = SessionConfig(share_memory=way == "shared memory", data_connection=way == "connection")
+    with open_session(f"tracker://{tracker}/{KEY}", server, config) as session:
+        kind = {"shared memory": SharedMemory, "connection": DataConnection, "rpc": NoneType}[way]
+        assert type(session._transfer) is kind
         tensor = session.upload(array)
         session.write(tensor, array[:0])
         session.write(tensor, array[::2])
@@ -108,9 +116,43 @@ def test_refusals_leave_the_session_usable(tracker: str, server: Path) -> None:
         call_add(session)
 
 
-@pytest.mark.parametrize("action", ["idle", "upload"])
-def test_killed_device_is_reported_at_once(tracker: str, server: Path, action: str) -> None:
-    with open_session(f"tracker://{tracker}/{KEY}", server) as session:
+def test_hung_kernel_is_given_up(tracker: str, server: Path) -> None:
+    session = open_session(f"tracker://{tracker}/{KEY}", server, SessionConfig(call_seconds=1))
+    tensor = session.empty((1,), "int32")
+    begin = time.monotonic()
+    with pytest.raises(DeviceError, match=r"was lost .*did not answer within 1 s"):
+        session.call("hang", tensor)
+    assert time.monotonic() - begin < 1 + DEATH_SECONDS
+    # The device is free again.
+    test_session(tracker, server)
+
+
+def test_stopped_device_is_given_up(tracker: str, server: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("targets.hexagon.session._GRACE_SECONDS", 0.5)
+    session = open_session(f"tracker://{tracker}/{KEY}", server, SessionConfig(call_seconds=1))
+    (emulator,) = emulators()
+    emulator.suspend()
+    with pytest.raises(DeviceError, match="did not answer within 1 s"):
+        call_add(session)
+    emulator.kill()
+    test_session(tracker, server)
+
+
+def test_no_device_is_free(tracker: str, server: Path) -> None:
+    with (
+        open_session(f"tracker://{tracker}/{KEY}", server),
+        pytest.raises(DeviceError, match=r"became free within 1 s; end another session"),
+    ):
+        open_session(f"tracker://{tracker}/{KEY}", server, SessionConfig(free_seconds=1))
+    # The request that was given up does not take the device.
+    test_session(tracker, server)
+
+
+@pytest.mark.parametrize("way", ["idle", "shared memory", "connection", "rpc"])
+def test_killed_device_is_reported_at_once(tracker: str, server: Path, way: str) -> None:
+    config = SessionConfig(share_memory=way == "shared memory", data_connection=way == "connection")
+    action = "idle" if way == "idle" else "upload"
+    with open_session(f"tracker://{tracker}/{KEY}", server, config) as session:
         (emulator,) = emulators()
         work = busy_work(session, action)
         killed: list[float] = []
