@@ -48,6 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="WORDS",
         help="a text begins at each paragraph that begins so (for files without <|endoftext|>)",
     )
+    parser.add_argument(
+        "--beginnings", action="store_true", help="measure the first 256 tokens of each text only"
+    )
     parser.add_argument("--recipe", default=None, metavar="FILE", help="the recipe of scheme ours")
     parser.add_argument(
         "--outlier-budget",
@@ -79,7 +82,7 @@ def execute(args: argparse.Namespace) -> int:
     settings = EvaluationSettings(
         args.device,
         CompileSettings.of(args.target, args.chunk_lengths, args.calibration, args.recipe),
-        Limits(args.items, args.text_start),
+        Limits(args.items, args.text_start, args.beginnings),
         scheme,
     )
     if args.layers:

@@ -60,10 +60,15 @@ class Score:
 
 @dataclass(frozen=True)
 class Limits:
-    """How much of a file is used: at most ``items``; a text file's texts begin with ``text_start``."""
+    """How much of a file is used: at most ``items``.
+
+    ``text_start`` is what the texts of a file without separators begin with; ``beginnings``: of each text
+    only the first segment (256 tokens).
+    """
 
     items: int | None = None
     text_start: str | None = None
+    beginnings: bool = False
 
 
 def read_task(name: str, tokenizer: Tokenizer, max_positions: int, limits: Limits) -> Task:
@@ -99,7 +104,11 @@ def _perplexity_items(file: Path, tokenizer: Tokenizer, max_positions: int, limi
         texts = read_texts(file, limits.text_start)
     except CalibrationError as error:
         raise EvaluationError(str(error)) from None
-    segments = segment_tokens(tokenizer, texts, min(SEGMENT_TOKENS, max_positions), sys.maxsize)
+    length = min(SEGMENT_TOKENS, max_positions)
+    if limits.beginnings:
+        segments = [tokenizer.encode(text)[:length] for text in texts]
+    else:
+        segments = segment_tokens(tokenizer, texts, length, sys.maxsize)
     sizes = [len(tokenizer.decode(ids[1:]).encode()) for ids in segments]
     found = zip(segments, sizes, strict=True)
     return [Item((tuple(ids),), (1,), size=size) for ids, size in found if len(ids) > 1 and size]
