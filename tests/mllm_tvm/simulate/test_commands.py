@@ -100,3 +100,15 @@ def test_measured_profile(device: str, tmp_path: Path) -> None:
     if device == "qemu":
         assert profile.npu.int8_macs_per_s == pytest.approx(shipped.npu.int8_macs_per_s, rel=0.03)
         assert profile.npu.chunk_efficiency["1"] == pytest.approx(shipped.npu.chunk_efficiency["1"], abs=0.05)
+
+
+def test_compile_refuses_bad_plans(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    plan = tmp_path / "plan.json"
+    assert main(["simulate", "--search", "--prompts", "32", "--plan", str(plan)]) == 0
+    both = ["compile", "model", str(tmp_path / "out"), "--plan", str(plan), "--chunk-lengths", "16"]
+    assert main(both) == 1
+    assert "both --plan and --chunk-lengths (16,) were given" in capsys.readouterr().err
+    plan.write_text("{}")
+    assert main(["compile", "model", str(tmp_path / "out"), "--plan", str(plan)]) == 1
+    assert "has no 'schema_version'" in capsys.readouterr().err
+    assert main(["run", "--device", "host", "--profile", "phone", str(tmp_path)]) == 1
