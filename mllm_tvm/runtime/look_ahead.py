@@ -13,11 +13,14 @@ from collections.abc import Callable, Iterator, Sequence
 
 from .beam_search import beam_search
 from .list_schedule import ScheduleGraph, dispatch_starts, lower_bound, serial_starts, tails
+from .paper_rule import paper_starts
 from .policy import Policy
 from .tasks import TaskState
 
 STAGGERS = (2.0, 1.5, 3.0, 1.0, 2.5, 0.0, 4.0)
 """How far each chunk is held back, in mean tasks of the critical path; likeliest first."""
+NEAR = 1.002
+"""With a schedule this near to the lower bound only the paper's is still compared."""
 SMALL = 40
 """Up to this many tasks a graph is searched with a beam too."""
 BEAMS = ((40, False), (40, True), (120, True))
@@ -80,6 +83,8 @@ class _Search:
             self._try(dispatch_starts, keys)
             if self._best <= self._good_enough:
                 return
+            if self._best <= self._good_enough * NEAR:
+                break
         self._try(dispatch_starts, self._paper_starts())
         if len(self._state.tasks) <= SMALL:
             self._search_small()
@@ -111,15 +116,8 @@ class _Search:
         return sum(usual) / max(len(usual), 1)
 
     def _paper_starts(self) -> list[float]:
-        """The schedule of the paper's rule."""
-        from .scheduler import simulate  # it imports the table of policies, which imports this file
-
-        starts = [0.0] * len(self._state.tasks)
-        index = {task.id: position for position, task in enumerate(self._state.tasks)}
-        processors = tuple(dict.fromkeys(task.processor for task in self._state.tasks))
-        for span in simulate(self._state.tasks, "paper", processors):
-            starts[index[span.task.id]] = span.start
-        return starts
+        names = dict.fromkeys(task.processor for task in self._state.tasks)
+        return paper_starts(self._graph, [1.0 if name == "cpu" else -1.0 for name in names])
 
     def _search_small(self) -> None:
         """Beam search, over ever more schedules, until one is as short as the lower bound."""

@@ -58,6 +58,8 @@ class TaskState:
 def program_order(tasks: Sequence[Task], processors: Sequence[str] = PROCESSORS) -> tuple[Task, ...]:
     """``tasks`` with each behind its dependencies, otherwise in the given order; raises ScheduleError."""
     index = _check_tasks(tasks, processors)
+    if all(index[dep] < position for position, task in enumerate(tasks) for dep in task.deps):
+        return tuple(tasks)
     pending = [len(set(task.deps)) for task in tasks]
     successors: list[list[int]] = [[] for _ in tasks]
     for position, task in enumerate(tasks):
@@ -112,7 +114,9 @@ def initial_state(ordered: tuple[Task, ...]) -> tuple[TaskState, list[int]]:
     successors: list[list[int]] = [[] for _ in ordered]
     pending, remaining = [], []
     for position, task in enumerate(ordered):
-        dependencies = {index[dep] for dep in task.deps}
+        dependencies = (
+            {index[dep] for dep in task.deps} if len(task.deps) > 1 else [index[d] for d in task.deps]
+        )
         pending.append(len(dependencies))
         remaining.append(sum(dependencies))
         for dependency in dependencies:
