@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -106,9 +106,8 @@ class TuningLog:
                 f"tuning log {self.folder} has schema {schema}, but this version reads {expected}: "
                 "move it away and tune again"
             )
-        for name in (_WORKLOADS, _RECORDS):
-            for number, line in enumerate(_read(self.folder / name).splitlines(), 1):
-                _parse(self.folder / name, line, number)
+        workloads = _lines(self.folder / _WORKLOADS, is_workload)
+        _lines(self.folder / _RECORDS, lambda value: is_record(value, workloads))
 
 
 def record_tiling(record: ms.database.TuningRecord) -> Tiling:
@@ -135,6 +134,37 @@ def _parse(path: Path, text: str, line: int = 1) -> object:
         return json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
         raise _damaged(path, f"line {line} is not JSON ({error})") from error
+
+
+def _lines(path: Path, is_valid: Callable[[object], bool]) -> int:
+    """The number of lines of a table; raises TuningError for one MetaSchedule would crash on."""
+    lines = _read(path).splitlines()
+    for number, line in enumerate(lines, 1):
+        if not is_valid(_parse(path, line, number)):
+            raise _damaged(path, f"line {number} is no entry of this table")
+    return len(lines)
+
+
+def is_workload(value: object) -> bool:
+    """Whether ``value`` is a structural hash and an encoded module."""
+    match value:
+        case [str(), str()]:
+            return True
+    return False
+
+
+def is_record(value: object, workloads: int) -> bool:
+    """Whether ``value`` is the number of a workload, a trace, durations, a target and arguments."""
+    match value:
+        case [int(index), [[list(instructions), list(decisions)], [*seconds], dict(), list()]]:
+            return (
+                0 <= index < workloads
+                and bool(seconds)
+                and all(isinstance(second, int | float) for second in seconds)
+                and all(isinstance(entry, list) and len(entry) == 4 for entry in instructions)
+                and all(isinstance(entry, list) and len(entry) == 2 for entry in decisions)
+            )
+    return False
 
 
 def _damaged(path: Path, cause: str) -> TuningError:

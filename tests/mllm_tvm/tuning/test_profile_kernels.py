@@ -1,0 +1,95 @@
+"""``profile kernels`` and the shapes it takes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mllm_tvm.cli import main
+from mllm_tvm.errors import ModelError
+from mllm_tvm.tuning import Shape
+from mllm_tvm.tuning.shapes import PUBLISHED, model_shapes
+from targets.hexagon.tiling import Tiling, traffic
+
+CONFIG = {
+    "model_type": "llama",
+    "hidden_size": 192,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "head_dim": 32,
+    "intermediate_size": 500,
+    "vocab_size": 4096,
+}
+
+
+@pytest.mark.skipif(shutil.which("qemu-hexagon") is None, reason="qemu-hexagon is not installed")
+def test_kernels_are_counted_and_checked(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["profile", "kernels", "--json", "--untuned", "16x256x128", "1x64x64"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    kernels = report["kernels"]
+    assert [(k["m"], k["k"], k["n"], k["chunk_length"]) for k in kernels] == [
+        (16, 256, 128, 16),
+        (1, 64, 64, 1),
+    ]
+    for kernel, limit in zip(kernels, (256, 128), strict=True):
+        macs = kernel["m"] * kernel["k"] * kernel["n"]
+        moved = traffic(kernel["m"], kernel["k"], kernel["n"], Tiling(**kernel["tiling"]))
+        assert kernel["exact"] is True
+        assert kernel["macs_per_packet"] == pytest.approx(macs / kernel["packets"], abs=0.01)
+        assert kernel["share"] == pytest.approx(macs / kernel["packets"] / limit, abs=1e-4)
+        assert kernel["memory_bytes"] == moved.memory
+    assert main(["profile", "kernels", "--untuned", "16x256x128"]) == 0
+    assert "16x256x128" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["64x512", "axbxc", "64x-1x32"])
+def test_a_bad_shape_is_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["profile", "kernels", text]) == 1
+    assert "MxKxN" in capsys.readouterr().err
+
+
+def test_no_shape_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["profile", "kernels"]) == 1
+    assert "--model" in capsys.readouterr().err
+
+
+def test_a_shape_without_room_in_32_bits_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["profile", "kernels", "64x65536x131072"]) == 1
+    assert "32-bit address space" in capsys.readouterr().err
+
+
+def test_shapes_of_a_model_directory(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    assert model_shapes(str(tmp_path), [16]) == [
+        Shape(16, 192, 320),
+        Shape(16, 192, 192),
+        Shape(16, 192, 1024),
+        Shape(16, 500, 192),
+        Shape(16, 192, 4096),
+    ]
+
+
+def test_shapes_of_an_artifact(tmp_path: Path) -> None:
+    functions = [
+        {"name": "a", "processor": "npu", "kind": "linear", "k": 64, "n": 96},
+        {"name": "b", "processor": "cpu", "kind": "float", "k": 0, "n": 0},
+    ]
+    (tmp_path / "manifest.json").write_text(json.dumps({"graph": {"functions": functions}}))
+    assert model_shapes(str(tmp_path), [16, 64]) == [Shape(16, 64, 96), Shape(64, 64, 96)]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_sizes_give_kernel_shapes(name: str) -> None:
+    shapes = model_shapes(name, [64])
+    assert 4 <= len(shapes) <= 5
+    assert all(shape.k % 4 == 0 and shape.n % 32 == 0 for shape in shapes)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"hidden_size": 64}', '{"hidden_size": "x"}'])
+def test_a_damaged_configuration_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ModelError, match=r"config.json"):
+        model_shapes(str(tmp_path), [64])
