@@ -1,10 +1,11 @@
 """Compile time, peak memory and artifact size of a random model with a real model's shape.
 
-    python -m tests.benchmarks.compile_shape [--config qwen1.5-0.5b] [--layers N] [--shadow-share S] [--prefill N]
+    python -m tests.benchmarks.compile_shape [--config qwen1.5-0.5b] [--layers N] [--prefill N]
 
 The model is made first, in the same directory; the compilation runs in a process of its own, whose peak
-resident memory is what is reported. ``--prefill``: runs that many tokens on the simulated Hexagon and compares
-the packets with the sum of the kernels' own.
+resident memory is what is reported. ``--prefill``: runs that many tokens on the simulated Hexagon and
+compares the packets with the sum of the kernels' own. ``--shadow-share``: of the linears, see
+``uncalibrated_recipe``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Random models of a real model's shape, written tensor by tensor, and recipes for them without calibration."""
+"""Random models of a real model's shape, written tensor by tensor, and uncalibrated recipes for them."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _random_rows(pool: np.ndarray, shape: tuple[int, ...], seed: int) -> Any:
 
 
 def uncalibrated_recipe(model: Model, shadow_share: float = 0.0) -> Recipe:
-    """Every linear's input scaled for values up to 4; the last ``shadow_share`` of them have a shadow path."""
+    """Every linear's input scaled for values up to 4; the last ``shadow_share`` of inputs have a shadow."""
     groups = list(linear_inputs(model.module["main"]).values())
     first = len(groups) - round(shadow_share * len(groups))
     blank = {f.name for f in dataclasses.fields(LinearRecipe)}

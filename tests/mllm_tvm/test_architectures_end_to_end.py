@@ -1,0 +1,45 @@
+"""Each architecture quantized, partitioned, compiled and run on the host device, against its original."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import mllm_tvm as mt
+from mllm_tvm.frontend.float_model import FloatModel
+from tests.mllm_tvm.frontend.tiny_models import VOCAB_SIZE, save_llama
+from tests.mllm_tvm.shaped_model import uncalibrated_recipe
+
+TOKENS = [1, 40, 7, 200, 319, 5, 77, 78, 79, 12, 300, 2, 64, 9, 9, 31, 30]
+LENGTHS = (8,)
+
+MODELS: dict[str, dict[str, Any]] = {
+    "mistral": {"sliding_window": 6},
+    "gemma": {"num_key_value_heads": 1, "head_dim": 32, "tie_word_embeddings": True},
+    "phi": {"num_key_value_heads": 4},
+    "gpt2": {"vocab_size": VOCAB_SIZE, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 128},
+    "opt": {"ffn_dim": 96, "word_embed_proj_dim": 64},
+}
+
+
+def _decibels(exact: np.ndarray, actual: np.ndarray) -> float:
+    return float(10 * np.log10(np.square(exact).sum() / np.square(exact - actual).sum()))
+
+
+@pytest.mark.parametrize("model_type", MODELS)
+def test_compiled_model_follows_the_float_one(model_type: str, tmp_path: Path) -> None:
+    model = mt.load_model(save_llama(tmp_path / "hf", model_type=model_type, **MODELS[model_type]))
+    expected = FloatModel(model).run(TOKENS)[0]
+    recipe = uncalibrated_recipe(model, shadow_share=1.0)
+    artifact = mt.compile(model, recipe, chunk_lengths=LENGTHS).save(tmp_path / "artifact")
+    npu = [function for function in artifact.manifest.graph.functions if function.processor == "npu"]
+    assert 1 <= len(npu) <= 5
+    with mt.Engine(artifact, "host") as engine:
+        whole = engine.forward(TOKENS)
+        assert _decibels(expected, whole) > 20
+        np.testing.assert_array_equal(engine.prefill(TOKENS[:-2]), whole[-3])
+        np.testing.assert_array_equal(engine.decode(TOKENS[-2]), whole[-2])
+        np.testing.assert_array_equal(engine.decode(TOKENS[-1]), whole[-1])
