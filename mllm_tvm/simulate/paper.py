@@ -63,6 +63,14 @@ PREFILLS = _cells(
     {"qwen1.5-1.8b": 0.92, "gemma-2b": 0.67, "phi-2": 1.91, "llama-2-7b": 2.88, "mistral-7b": 2.88},
 )
 
+LLAMA_CPP = _cells(
+    "2wikimqa",
+    1451,
+    1672,
+    {"qwen1.5-1.8b": 26.43, "gemma-2b": 34.31, "phi-2": 53.00, "llama-2-7b": 145.25, "mistral-7b": 199.37},
+)
+"""The same prompts with llama.cpp on the CPU."""
+
 CONTRADICTED = (("gemma-2b", "persona-chat"), ("gemma-2b", "2wikimqa"))
 """Cells that no model in which more tokens take longer can fit together with the paper's own speeds: Gemma-2B
 takes 0.80 s for 256 tokens and 1.22 s for 512, yet 0.67 s for 488 to 584; 1.70 s for 1024, yet 1.68 s for
