@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import mmap
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -36,6 +37,11 @@ def as_aligned(array: np.ndarray) -> np.ndarray:
     """``array`` if it is contiguous and 64-byte aligned, otherwise an aligned copy."""
     if array.flags.c_contiguous and array.ctypes.data % ALIGNMENT == 0:
         return array
+    return aligned_copy(array)
+
+
+def aligned_copy(array: np.ndarray) -> np.ndarray:
+    """A contiguous copy that starts on a 64-byte boundary."""
     copy = aligned_empty(array.shape, array.dtype)
     copy[...] = array
     return copy
@@ -101,13 +107,18 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
             writer.write(name, [array])
 
 
-def read_tensors(path: Path) -> dict[str, np.ndarray]:
+def read_tensors(path: Path, random_access: bool = False) -> dict[str, np.ndarray]:
     """The tensors of a safetensors file, 64-byte aligned, paged in from the file as they are used.
 
-    Writing into one changes memory, not the file. Raises ArtifactError for a damaged file.
+    Writing into one changes memory, not the file. ``random_access``: pages are read one by one, not ahead.
+    Raises ArtifactError for a damaged file.
     """
     try:
         data = np.memmap(path, np.uint8, mode="c")
+        if random_access and hasattr(mmap, "MADV_RANDOM"):
+            mapping = data.base
+            if isinstance(mapping, mmap.mmap):
+                mapping.madvise(mmap.MADV_RANDOM)
         start = 8 + int.from_bytes(data[:8].tobytes(), "little")
         header = json.loads(data[8:start].tobytes())
         return {
@@ -124,7 +135,16 @@ def tensor_bytes(path: Path) -> dict[str, int]:
             header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
         entries = {name: entry["data_offsets"] for name, entry in header.items() if name != "__metadata__"}
         return {name: int(end) - int(begin) for name, (begin, end) in entries.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, MemoryError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+        OverflowError,
+        MemoryError,
+    ) as error:
         raise _damaged(path, error) from error
 
 
