@@ -65,7 +65,7 @@ def compile_model(
 ) -> Artifact:
     """Loads, calibrates and compiles the model at ``path`` into the artifact ``output``.
 
-    ``dump_ir``: a directory for the IR after each phase. ``on_stage(name, seconds)`` is called after each
+    ``dump_ir``: a directory for the IR after each pass. ``on_stage(name, seconds)`` is called after each
     stage. Raises the errors of ``load_model``, ``calibrate`` and ``compile``.
     """
     stages = _Stages(on_stage)
@@ -127,7 +127,9 @@ def _cache_key(model: Path, settings: CompileSettings) -> str:
     directory = model if model.is_dir() else model.parent
     for file in [*sorted(directory.iterdir()), *texts, *_sources()]:
         if file.is_file():
-            digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
+            digest.update(file.name.encode() + b"\0")
+            with file.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()[:24]
 
 
@@ -155,13 +157,13 @@ class _Stages:
 
 
 class _Dump:
-    """Writes the IR after each phase as TVMScript, numbered in order."""
+    """Writes the IR after each pass as TVMScript, numbered in order."""
 
     def __init__(self, directory: Path):
         self.directory = directory
         self.count = 0
 
-    def write(self, phase: str, mod: ir.IRModule) -> None:
+    def write(self, name: str, mod: ir.IRModule) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
-        (self.directory / f"{self.count}-{phase}.py").write_text(mod.script())
+        (self.directory / f"{self.count}-{name}.py").write_text(mod.script())
         self.count += 1

@@ -175,7 +175,7 @@ def compile(
     Args:
         target: a Hexagon target tag, for example ``qcom/hexagon-v68``.
         chunk_lengths: row counts of the NPU kernels; a prompt is cut into chunks of these lengths.
-        observe: called with each phase's name and module.
+        observe: called with each pass's name and module.
 
     Raises:
         CalibrationError: the recipe is for another model.

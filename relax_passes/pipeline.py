@@ -41,15 +41,16 @@ def run(
     observe: Observer | None = None,
     last: str = "place",
 ) -> ir.IRModule:
-    """Runs the phases up to ``last``; ``observe(phase, module)`` is called after each.
+    """Runs the phases up to ``last``; ``observe("PHASE-PASS", module)`` is called after each pass.
 
     Raises:
         PassError: the module has an op without a rule, or ``linears`` names a weight that is not a linear's.
     """
     for phase, passes in phases(linears, shadow_dtype).items():
-        mod = tvm.transform.Sequential(passes)(mod)
-        if observe is not None:
-            observe(phase, mod)
+        for one in passes:
+            mod = one(mod)
+            if observe is not None:
+                observe(f"{phase}-{one.info.name}", mod)
         if phase == last:
             break
     return mod

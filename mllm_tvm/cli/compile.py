@@ -1,4 +1,4 @@
-"""``mllm-tvm compile``: a model directory to an artifact directory."""
+"""``mllm-tvm compile``: a model to an artifact directory."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 
 from mllm_tvm.cli.arguments import add_compile_arguments, show_stage
 
-HELP = "compile a Hugging Face model directory into an artifact"
+HELP = "compile a Hugging Face directory, an ONNX or a GGUF file into an artifact"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
-    parser.add_argument("model", help="Hugging Face model directory")
+    parser.add_argument("model", help="Hugging Face model directory, ONNX or GGUF file")
     parser.add_argument("output", help="artifact directory to make (an older artifact there is replaced)")
     add_compile_arguments(parser)
     parser.add_argument("--recipe", default=None, metavar="FILE", help="use this recipe, do not calibrate")
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="compile for the chunk lengths that simulate --search found",
     )
-    parser.add_argument("--dump-ir", default=None, metavar="DIR", help="write the IR after each phase here")
+    parser.add_argument("--dump-ir", default=None, metavar="DIR", help="write the IR after each pass here")
 
 
 def execute(args: argparse.Namespace) -> int:

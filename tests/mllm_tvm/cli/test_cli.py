@@ -61,7 +61,7 @@ def test_run_streams_text(demo_artifact, capsys):
     assert "NPU calls" in err
 
 
-def test_compile_dumps_the_ir_of_each_phase(demo_artifact, tmp_path, capsys):
+def test_compile_dumps_the_ir_after_each_pass(demo_artifact, tmp_path, capsys):
     recipe = str(demo_artifact.path / "recipe.json")
     arguments = ["compile", str(MODEL_DIR), str(tmp_path / "out"), "--recipe", recipe]
     arguments += ["--chunk-lengths", "16", "--dump-ir", str(tmp_path / "ir"), "--json"]
@@ -69,7 +69,15 @@ def test_compile_dumps_the_ir_of_each_phase(demo_artifact, tmp_path, capsys):
     assert code == 0
     assert json.loads(out)["chunk_lengths"] == [16]
     dumped = sorted(path.name for path in (tmp_path / "ir").iterdir())
-    assert dumped == ["0-analyse.py", "1-quantize.py", "2-lower.py", "3-partition.py", "4-place.py"]
+    assert dumped == [
+        "0-analyse-CheckTokenAxis.py",
+        "1-quantize-QuantizeW8A8.py",
+        "2-quantize-DeadCodeElimination.py",
+        "3-lower-LowerLinear.py",
+        "4-lower-CanonicalizeBindings.py",
+        "5-partition-Partition.py",
+        "6-place-Place.py",
+    ]
     # The same recipe gives the same weights, byte for byte.
     for name in ("weights.safetensors", "shadow.safetensors", "float.safetensors"):
         assert (tmp_path / "out" / name).read_bytes() == (demo_artifact.path / name).read_bytes()
