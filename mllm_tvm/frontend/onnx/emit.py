@@ -56,10 +56,12 @@ class Emitter:
 
     def emit_module(self) -> ir.IRModule:
         """The module; ``specs`` then holds its parameters, in argument order."""
+        needed = _needed(self.logits)
+        self._check(needed)
         with self.block.function("main", attrs={"num_input": 2 + 2 * len(self.caches)}):
             with self.block.dataflow():
-                for tensor in _needed(self.logits):
-                    self.values[tensor] = self._emit(tensor)
+                for tensor in needed:
+                    self.values[tensor] = EMITTERS[tensor.op](self, tensor)
                 caches = [cache for pair in self.appended for cache in pair]
                 result = self.block.emit_output(relax.Tuple([self.values[self.logits], *caches]))
             inputs = [self.input_ids, self.positions, *(cache for pair in self.caches for cache in pair)]
@@ -73,13 +75,13 @@ class Emitter:
         cache = relax.TensorType([self.past, layer.kv_heads, layer.head_dim], "float32")
         return relax.Var(f"k_cache_{index}", cache), relax.Var(f"v_cache_{index}", cache)
 
-    def _emit(self, x: Tensor) -> relax.Expr:
-        if x.op not in EMITTERS:
-            raise ModelError(
-                f"{self.importer.file.path}: a result of {x.op} is used outside of attention and norms: "
-                "expected a decoder whose attention is softmax(q k^T) v"
-            )
-        return EMITTERS[x.op](self, x)
+    def _check(self, needed: Sequence[Tensor]) -> None:
+        for x in needed:
+            if x.op not in EMITTERS:
+                raise ModelError(
+                    f"{self.importer.file.path}: a result of {x.op} is used outside of attention and norms: "
+                    "expected a decoder whose attention is softmax(q k^T) v"
+                )
 
     def emit(self, expr: relax.Expr) -> relax.Var:
         return self.block.emit(expr)

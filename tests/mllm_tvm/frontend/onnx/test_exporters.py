@@ -34,8 +34,9 @@ def tied(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def single(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One layer, heads wider than hidden size / heads."""
-    return save_llama(tmp_path_factory.mktemp("single"), num_hidden_layers=1, head_dim=32)
+    """One layer, tied embeddings, biases, heads wider than hidden size / heads."""
+    changes = {**TIED, "num_hidden_layers": 1, "head_dim": 32, "num_key_value_heads": 2}
+    return save_llama(tmp_path_factory.mktemp("single"), **changes)
 
 
 def _check(source: Path, file: Path, groups: list[int]) -> FloatModel:
@@ -79,15 +80,14 @@ def test_torchscript_with_past(model: str, request: pytest.FixtureRequest, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("model", "options"),
-    [("tied", {}), ("single", {"cached": False, "sdpa": False}), ("single", {"opset": 23})],
+    "options",
+    [{}, {"cached": False, "sdpa": False}, {"opset": 23}],
     ids=["past", "no-past", "past-opset23"],
 )
-def test_dynamo(model: str, options: dict[str, Any], request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    source = request.getfixturevalue(model)
-    file = export(source, tmp_path / "onnx", **options)
+def test_dynamo(options: dict[str, Any], single: Path, tmp_path: Path) -> None:
+    file = export(single, tmp_path / "onnx", **options)
     assert (tmp_path / "onnx" / "model.onnx.data").is_file()
-    runner = _check(source, file, SEPARATE)
+    runner = _check(single, file, SEPARATE)
     assert any(name.endswith("layers.0.mlp.down_proj.weight") for name in runner.model.parameters)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,8 @@ from tvm import ir
 from mllm_tvm.frontend import load_model
 from mllm_tvm.frontend.float_model import FloatModel
 from relax_passes.graph import bindings, op_name
+from tests.mllm_tvm.frontend.onnx.exports import export
+from tests.mllm_tvm.frontend.onnx.fused_graphs import write_genai, write_opset23
 
 NEW_TOKENS = 24
 
@@ -57,6 +59,24 @@ def test_parameters_and_operations_are_those_of_the_hugging_face_road(
     for name, array in ours.parameters.items():
         np.testing.assert_allclose(array, theirs.parameters[name], atol=2e-3)  # one is stored as float16
     assert _operations(ours.module) == _operations(theirs.module)
+
+
+EXPORTERS: dict[str, Callable[[Path, Path], Path]] = {
+    "torchscript": lambda source, target: export(source, target, dynamo=False),
+    "dynamo": export,
+    "genai": write_genai,
+    "opset23": lambda source, target: write_opset23(source, target, flat=False),
+}
+
+
+@pytest.mark.parametrize("exporter", EXPORTERS)
+def test_every_exporter_gives_the_same_text(exporter: str, hf_model: FloatModel, tmp_path: Path) -> None:
+    file = EXPORTERS[exporter](hf_model.model.path, tmp_path / "onnx")
+    runner = FloatModel(load_model(file))
+    tokens = runner.model.tokenizer.encode("Tom had a red ball")
+    found, expected = runner.run(tokens)[0], hf_model.run(tokens)[0]
+    assert np.abs(found - expected).max() < 1e-3
+    assert list(_greedy(runner, tokens)) == list(_greedy(hf_model, tokens))
 
 
 def _operations(module: ir.IRModule) -> Counter[str]:
