@@ -14,13 +14,14 @@ import onnx.inliner
 from onnx import numpy_helper
 
 from mllm_tvm.errors import ModelError
+from mllm_tvm.frontend.onnx.wire import read_without_weights
 
 DOMAINS = ("", "ai.onnx", "com.microsoft")
 
 
 @dataclass(frozen=True)
-class ExternalData:
-    """Where a weight lies outside of the ONNX file."""
+class StoredData:
+    """Where a weight lies: in a file of its own, or in the ONNX file."""
 
     file: Path
     offset: int
@@ -37,15 +38,15 @@ class OnnxFile:
 
     def __init__(self, path: Path):
         self.path = path
-        self.model = _read(path)
+        self.model, embedded = _read(path)
         self.graph = self.model.graph
         if self.graph.sparse_initializer:
             raise ModelError(f"{path}: sparse weights are not supported: export dense ones")
         self.initializers = {tensor.name: tensor for tensor in self.graph.initializer}
-        self.external = {
-            name: _locate(path, tensor)
+        self.stored = {
+            name: _embedded(path, tensor, *embedded[name]) if name in embedded else _locate(path, tensor)
             for name, tensor in self.initializers.items()
-            if tensor.data_location == onnx.TensorProto.EXTERNAL
+            if name in embedded or tensor.data_location == onnx.TensorProto.EXTERNAL
         }
 
     def shape(self, name: str) -> tuple[int, ...]:
@@ -59,9 +60,9 @@ class OnnxFile:
     def read(self, name: str) -> np.ndarray:
         """A weight in its stored dtype."""
         tensor = self.initializers[name]
-        if name not in self.external:
+        if name not in self.stored:
             return self.to_array(tensor)
-        where = self.external[name]
+        where = self.stored[name]
         dtype = self.dtype(name)
         flat = np.fromfile(where.file, dtype, where.length // dtype.itemsize, offset=where.offset)
         return flat.reshape(self.shape(name))
@@ -78,7 +79,7 @@ class OnnxFile:
     def content_hash(self, *more: Path) -> str:
         """SHA-256 (hex) of the file, its external data files and the files ``more``."""
         digest = hashlib.sha256()
-        files = dict.fromkeys((*more, self.path, *(where.file for where in self.external.values())))
+        files = dict.fromkeys((*more, self.path, *(where.file for where in self.stored.values())))
         for file in files:
             with file.open("rb") as stream:
                 digest.update(hashlib.file_digest(stream, "sha256").digest())
@@ -89,9 +90,11 @@ class OnnxFile:
         yield from self.graph.node
 
 
-def _read(path: Path) -> onnx.ModelProto:
+def _read(path: Path) -> tuple[onnx.ModelProto, dict[str, tuple[int, int]]]:
+    """The model without its larger weights, and where they are in the file."""
     try:
-        model = onnx.load(path, load_external_data=False)
+        serialized, embedded = read_without_weights(path)
+        model = onnx.ModelProto.FromString(serialized)
     except FileNotFoundError:
         raise ModelError(f"{path} is missing: expected an ONNX file") from None
     except Exception as error:  # protobuf's decoding error differs between its implementations
@@ -99,14 +102,14 @@ def _read(path: Path) -> onnx.ModelProto:
     if not model.graph.node or not model.graph.output:
         raise ModelError(f"{path} is not an ONNX model: its graph is empty; export the model again")
     if not model.functions:
-        return model
+        return model, embedded
     try:
-        return onnx.inliner.inline_local_functions(model)
+        return onnx.inliner.inline_local_functions(model), embedded
     except Exception as error:
         raise ModelError(f"{path}: its functions cannot be inlined ({error})") from None
 
 
-def _locate(path: Path, tensor: onnx.TensorProto) -> ExternalData:
+def _locate(path: Path, tensor: onnx.TensorProto) -> StoredData:
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location = entries.get("location", "")
     file = path.parent / location
@@ -122,14 +125,18 @@ def _locate(path: Path, tensor: onnx.TensorProto) -> ExternalData:
     return _check_extent(path, tensor, file, entries)
 
 
-def _check_extent(path: Path, tensor: onnx.TensorProto, file: Path, entries: dict[str, str]) -> ExternalData:
+def _embedded(path: Path, tensor: onnx.TensorProto, offset: int, length: int) -> StoredData:
+    return _check_extent(path, tensor, path, {"offset": str(offset), "length": str(length)})
+
+
+def _check_extent(path: Path, tensor: onnx.TensorProto, file: Path, entries: dict[str, str]) -> StoredData:
     try:
         dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
         offset = int(entries.get("offset", 0))
         needed = int(np.prod(tensor.dims, dtype=np.int64)) * dtype.itemsize
         length = int(entries.get("length", needed))
     except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{path}: weight {tensor.name}: damaged external data entry ({error})") from None
+        raise ModelError(f"{path}: weight {tensor.name}: damaged entry ({error})") from None
     if length != needed or offset < 0:
         raise ModelError(
             f"{path}: weight {tensor.name}: expected {needed} bytes for shape {list(tensor.dims)}, "
@@ -140,4 +147,4 @@ def _check_extent(path: Path, tensor: onnx.TensorProto, file: Path, entries: dic
             f"{file} is truncated: weight {tensor.name} ends at byte {offset + length}, "
             f"the file has {file.stat().st_size}; copy or export it again"
         )
-    return ExternalData(file, offset, length)
+    return StoredData(file, offset, length)

@@ -73,10 +73,8 @@ def _check_form(model: Any, groups: list[int]) -> None:
 SEPARATE, PACKED = [3, 1, 2, 1], [1, 1, 2, 1]
 
 
-@pytest.mark.parametrize("model", ["plain", "tied"])
-def test_torchscript_with_past(model: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    source = request.getfixturevalue(model)
-    _check(source, export(source, tmp_path / "onnx", dynamo=False), SEPARATE)
+def test_torchscript_with_past(tied: Path, tmp_path: Path) -> None:
+    _check(tied, export(tied, tmp_path / "onnx", dynamo=False), SEPARATE)
 
 
 @pytest.mark.parametrize(

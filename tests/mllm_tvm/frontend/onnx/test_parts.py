@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from onnx.reference import ReferenceEvaluator
 
 from mllm_tvm.frontend.onnx import attention, tensor
 from mllm_tvm.frontend.onnx.dims import CACHED_PROBES, ONE, PAST, SEQ, TOTAL, Binding, Dim, fit, row_dims
+from mllm_tvm.frontend.onnx.file import OnnxFile
 from mllm_tvm.frontend.onnx.numpy_ops import NUMPY_OPS, attributes
 from mllm_tvm.frontend.onnx.tensor import Tensor, UnsupportedError
 
@@ -143,3 +145,17 @@ def test_other_masks_are_refused(function: Any, message: str) -> None:
     masks, evaluate = _masks(function)
     with pytest.raises(UnsupportedError, match=message):
         attention.check_causal(masks, evaluate, BINDINGS)
+
+
+def test_embedded_weights_stay_on_disk(tmp_path: Path) -> None:
+    arrays = {f"w{i}": np.random.default_rng(i).normal(size=(i, 70)).astype(np.float32) for i in (1, 30, 500)}
+    weights = [onnx.numpy_helper.from_array(array, name) for name, array in arrays.items()]
+    node = onnx.helper.make_node("Identity", ["w30"], ["y"])
+    output = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [30, 70])
+    graph = onnx.helper.make_graph([node], "graph", [], [output], weights)
+    onnx.save(onnx.helper.make_model(graph), tmp_path / "model.onnx")
+    file = OnnxFile(tmp_path / "model.onnx")
+    assert [len(tensor.raw_data) for tensor in file.graph.initializer] == [280, 0, 0]
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(file.read(name), array)
+    assert file.model.producer_name == onnx.load(tmp_path / "model.onnx").producer_name
