@@ -94,7 +94,12 @@ def _settings(file: GgufFile, kind: str) -> dict[str, Any]:
 def _renamed(file: GgufFile, kind: str, names: Mapping[str, str]) -> dict[str, Any]:
     """The metadata of an architecture whose keys are in ``names``, under the names there."""
     found = {name: file.metadata.get(f"{kind}.{key}") for key, name in names.items()}
-    return {name: value for name, value in found.items() if value is not None}
+    return {name: _decimal(value) for name, value in found.items() if value is not None}
+
+
+def _decimal(value: Any) -> Any:
+    """A float32 as the shortest decimal that means it: 1e-6, not 9.99999997e-7."""
+    return float(str(np.float32(value))) if isinstance(value, float) else value
 
 
 def _rope(file: GgufFile, kind: str, settings: dict[str, Any]) -> dict[str, Any]:

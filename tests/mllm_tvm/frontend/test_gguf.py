@@ -9,6 +9,7 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
+import torch
 
 from mllm_tvm.errors import ModelError
 from mllm_tvm.frontend import load_model
@@ -81,6 +82,17 @@ def test_stories_have_the_same_tokens_and_greedy_text(name: str, shared_data: Pa
         assert converted.tokenizer.encode(text) == ids
         assert converted.tokenizer.decode(ids) == original.tokenizer.decode(ids)
     assert _greedy(original, texts[0], 12) == _greedy(converted, texts[0], 12)
+
+
+def test_a_float16_file_compiles_to_what_the_original_does(tmp_path: Path) -> None:
+    """The same module and the same parameters: so also the same artifact and text."""
+    source = save_llama(tmp_path / "hf", dtype=torch.float16)
+    original = load_model(source)
+    converted = load_model(convert(source, tmp_path / "model.gguf", "F16"))
+    assert original.module.script() == converted.module.script()
+    for name in original.parameter_names():
+        np.testing.assert_array_equal(converted.parameters[name], original.parameters[name])
+    assert converted.shadow_dtype == original.shadow_dtype == "float16"
 
 
 def _greedy(model: Any, prompt: str, count: int) -> str:
