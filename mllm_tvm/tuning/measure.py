@@ -173,19 +173,22 @@ class DeviceRunner(ms.runner.PyRunner):
     def _measure(
         self, bench: _Bench | None, candidate: Candidate
     ) -> tuple[_Bench | None, ms.runner.RunnerResult]:
+        """Measures ``candidate``, on a new device if there is none; returns the device for the next one.
+
+        Whatever goes wrong, it must not leave a future without a result.
+        """
         message = ""
         for _ in range(2):
             try:
-                bench = bench or _Bench(
-                    self.open_session(candidate.server), self.cases[probe(candidate.shape)]
-                )
-            except Exception as error:  # whatever it is, it must not leave a future without a result
+                session = bench.session if bench else self.open_session(candidate.server)
+            except Exception as error:
                 self.lost = error if isinstance(error, DeviceError) else DeviceError(str(error))
                 return None, ms.runner.RunnerResult(None, str(error))
             try:
+                bench = bench or _Bench(session, self.cases[probe(candidate.shape)])
                 return bench, self._result(bench, candidate)
             except Exception as error:
-                bench.session.close()
+                session.close()
                 bench, message = None, str(error)
         return None, ms.runner.RunnerResult(None, message)
 

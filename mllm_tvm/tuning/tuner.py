@@ -21,7 +21,7 @@ from mllm_tvm.tuning.measure import (
     OpenSession,
 )
 from mllm_tvm.tuning.search import cost_model, tune_context
-from mllm_tvm.tuning.workload import Shape, canonical
+from mllm_tvm.tuning.workload import Shape, canonical, rule_schedule
 from targets.errors import DeviceError
 from targets.hexagon.target import HexagonTarget
 from targets.hexagon.tiling import check_address_space, fit_vtcm, rule_tiling
@@ -119,19 +119,9 @@ def _tune_shape(
         return
     _learn(parts.model, context, records)
     try:
-        ms.tune_tasks(
-            tasks=[context],
-            task_weights=[1.0],
-            work_dir=str(log.folder),
-            max_trials_global=settings.trials - len(records),
-            num_trials_per_iter=settings.batch,
-            builder=parts.builder,
-            runner=parts.runner,
-            database=parts.database,
-            cost_model=parts.model,
-            measure_callbacks=[keep, ms.measure_callback.UpdateCostModel()],
-            task_scheduler="round-robin",
-        )
+        if not records:
+            keep.measure_rule(context)
+        _search(context, parts, keep, settings, log.folder)
     except Exception:
         if parts.runner.lost is None:
             raise
@@ -140,6 +130,24 @@ def _tune_shape(
             f"tuning stopped at {shape}: {parts.runner.lost}. "
             f"{len(keep.costs)} finished trials of this shape are in {log.folder}; the same command goes on"
         )
+
+
+def _search(
+    context: ms.TuneContext, parts: _Parts, keep: _KeepFinished, settings: TuneSettings, folder: Path
+) -> None:
+    ms.tune_tasks(
+        tasks=[context],
+        task_weights=[1.0],
+        work_dir=str(folder),
+        max_trials_global=settings.trials - len(keep.costs),
+        num_trials_per_iter=settings.batch,
+        builder=parts.builder,
+        runner=parts.runner,
+        database=parts.database,
+        cost_model=parts.model,
+        measure_callbacks=[keep, ms.measure_callback.UpdateCostModel()],
+        task_scheduler="round-robin",
+    )
 
 
 def _learn(
@@ -180,6 +188,19 @@ class _KeepFinished(ms.measure_callback.PyMeasureCallback):
                 self.failed += 1
                 logging.getLogger(_LOGGER).debug("%s: %s", self.shape, result.error_msg)
         self.tell()
+        if self.parts.runner.lost is not None:
+            raise self.parts.runner.lost
+
+    def measure_rule(self, context: ms.TuneContext) -> None:
+        """The first trial is the rule's tiling: what is tuned is never slower than what is not."""
+        sch = rule_schedule(self.shape)
+        arguments = ms.arg_info.ArgInfo.from_entry_func(sch.mod, remove_preproc=False)
+        (built,) = self.parts.builder.build([ms.builder.BuilderInput(sch.mod, context.target)])
+        if built.error_msg is None:
+            entry = ms.runner.RunnerInput(built.artifact_path, context.target.kind.name, arguments)
+            result = self.parts.runner.run([entry])[0].result()
+            if result.error_msg is None:
+                self._commit(context, ms.MeasureCandidate(sch, arguments), result)
         if self.parts.runner.lost is not None:
             raise self.parts.runner.lost
 

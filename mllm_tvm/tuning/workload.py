@@ -13,7 +13,7 @@ import tvm
 from tvm import te
 from tvm.s_tir import Schedule
 
-from targets.hexagon.tiling import COLUMNS, Tiling
+from targets.hexagon.tiling import COLUMNS, Tiling, rule_tiling
 from targets.packing import packed_shape
 
 BLOCK = "linear_w8a8"
@@ -68,16 +68,31 @@ def workload(shape: Shape) -> tvm.IRModule:
 
 def sample_tiling(sch: Schedule) -> None:
     """The design space: samples each number of a tiling that the shape has room for."""
-    m, _, n = shape_of(sch.mod)
-    block = sch.get_sblock(BLOCK)
-    choices = {
-        "rows": [rows for rows in ROWS if rows <= m],
-        "blocks": [blocks for blocks in BLOCKS if blocks <= n // COLUMNS],
+    for name, values in _choices(shape_of(sch.mod)).items():
+        _decide(sch, name, values, None)
+
+
+def rule_schedule(shape: Shape) -> Schedule:
+    """The design space's schedule with the decisions of the rule, or the nearest smaller ones it offers."""
+    sch = Schedule(workload(shape))
+    rule = rule_tiling(*shape)
+    for name, values in _choices(shape).items():
+        nearest = max(value for value in values if value <= getattr(rule, name))
+        _decide(sch, name, values, values.index(nearest))
+    return sch
+
+
+def _choices(shape: Shape) -> dict[str, list[int]]:
+    return {
+        "rows": [rows for rows in ROWS if rows <= shape.m],
+        "blocks": [blocks for blocks in BLOCKS if blocks <= shape.n // COLUMNS],
         "unroll": list(UNROLLS),
     }
-    for name, values in choices.items():
-        decision = sch.sample_categorical(values, [1 / len(values)] * len(values))
-        sch.annotate(block, _key(name), decision)
+
+
+def _decide(sch: Schedule, name: str, values: list[int], index: int | None) -> None:
+    decision = sch.sample_categorical(values, [1 / len(values)] * len(values), index)
+    sch.annotate(sch.get_sblock(BLOCK), _key(name), decision)
 
 
 def shape_of(mod: tvm.IRModule) -> Shape:

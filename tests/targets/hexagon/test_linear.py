@@ -36,6 +36,16 @@ SHAPES: list[Shape] = [
 EXTREMES = [(x, w) for x in (-127, 0, 127) for w in (-127, 0, 127)]
 EXTREME_SHAPE: Shape = (3, 512, 96)
 MEASURED_SHAPE: Shape = (64, 512, 512)
+# (shape, whole-call MAC per packet at least): a long K, few rows, one row.
+RATES = [((64, 4096, 128), 240.0), ((16, 2048, 256), 235.0), ((1, 2048, 512), 120.0)]
+# Panels with a rest, and columns in parallel parts with and without a rest.
+CUTS = [
+    ((21, 172, 96), Tiling(4, 2, 8, panel=8), 1),
+    ((9, 64, 288), Tiling(4, 2, 8), 4),
+    ((8, 64, 256), Tiling(4, 2, 8), 4),
+    ((21, 172, 160), Tiling(3, 2, 4, panel=6), 2),
+    ((2, 64, 32), Tiling(2, 2, 4), 4),
+]
 UNITS = [GENERIC, VNNI] if supports_vnni(host_target()) else [GENERIC]
 
 
@@ -93,8 +103,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if shutil.which("qemu-hexagon") is None:
         pytest.skip("qemu-hexagon is not installed (Debian: qemu-user)")
     folder = tmp_path_factory.mktemp("linear")
-    shapes = [*SHAPES, EXTREME_SHAPE, MEASURED_SHAPE]
+    shapes = [*SHAPES, EXTREME_SHAPE, MEASURED_SHAPE, *(shape for shape, _ in RATES)]
     kernels = {_name(s): linear_w8a8(*s, hvx=True, name=_name(s)) for s in shapes}
+    for shape, tiling, contexts in CUTS:
+        kernels[_name(shape)] = linear_w8a8(
+            *shape, hvx=True, name=_name(shape), tiling=tiling, contexts=contexts
+        )
     build_object(kernels, hexagon_target("qcom/hexagon-v68").llvm_target(), folder / "kernels.o")
     return link_server([folder / "kernels.o"], "qemu", folder / "server")
 
@@ -119,6 +133,21 @@ def test_device_kernel_is_exact(device: DeviceSession, shape: Shape) -> None:
     np.testing.assert_array_equal(y, linear_w8a8_reference(x, packed))
 
 
+@pytest.mark.parametrize("cut", CUTS, ids=lambda cut: _name(cut[0]))
+def test_panels_and_parallel_columns_are_exact(device: DeviceSession, cut: tuple[Shape, Tiling, int]) -> None:
+    x, packed = _random_case(cut[0])
+    y, _ = _run_on_device(device, x, packed)
+    np.testing.assert_array_equal(y, linear_w8a8_reference(x, packed))
+
+
+@pytest.mark.parametrize(("shape", "rate"), RATES, ids=str)
+def test_device_kernel_is_near_the_limit(device: DeviceSession, shape: Shape, rate: float) -> None:
+    x, packed = _random_case(shape)
+    y, counters = _run_on_device(device, x, packed)
+    np.testing.assert_array_equal(y, linear_w8a8_reference(x, packed))
+    assert np.prod(shape) / counters.packets >= rate
+
+
 @pytest.mark.parametrize(("x", "w"), EXTREMES)
 def test_device_kernel_is_exact_at_the_extremes(device: DeviceSession, x: int, w: int) -> None:
     y, _ = _run_on_device(device, *_constant_case(EXTREME_SHAPE, x, w))
@@ -135,7 +164,7 @@ def test_device_kernel_keeps_both_multipliers_busy(server: Path, device: DeviceS
         assert _run_on_device(other, x, packed)[1] == counters
 
 
-@pytest.mark.parametrize("tag", [f"qcom/hexagon-v{version}" for version in (65, 66, 69, 73, 75)])
+@pytest.mark.parametrize("tag", [f"qcom/hexagon-v{version}" for version in (65, 66, 69, 73, 75, 79, 81)])
 def test_code_for_other_generations_runs_on_the_emulated_one(server: Path, tmp_path: Path, tag: str) -> None:
     shape: Shape = (5, 172, 96)
     kernel = linear_w8a8(*shape, hvx=True, name=_name(shape))
@@ -175,6 +204,16 @@ def test_any_tiling_gives_the_same_result(tiling: Tiling) -> None:
 def test_a_tiling_without_rows_is_refused() -> None:
     with pytest.raises(TargetError, match=r"rows=0.*at least 1"):
         Tiling(rows=0, blocks=2, unroll=16)
+
+
+def test_a_kernel_without_contexts_is_refused() -> None:
+    with pytest.raises(TargetError, match=r"0 contexts"):
+        linear_w8a8(4, 64, 64, hvx=True, name="linear", contexts=0)
+
+
+def test_a_kernel_beyond_32_bits_is_refused() -> None:
+    with pytest.raises(TargetError, match=r"32-bit address space"):
+        linear_w8a8(64, 1 << 16, 1 << 17, hvx=True, name="linear")
 
 
 @pytest.mark.parametrize("total", range(1, 20))
