@@ -30,8 +30,8 @@ from mllm_tvm.frontend.onnx.numpy_ops import attributes
 from mllm_tvm.frontend.onnx.roles import Input, Role, caches
 from mllm_tvm.frontend.onnx.tensor import Tensor, UnsupportedError, source
 
-# A graph without caches computes masks of [seq, seq]: the longest one worth computing.
-_LONGEST_SQUARE_MASK = 512
+LONGEST_SQUARE_MASK = 512
+"""A graph without caches computes masks of [seq, seq]: the longest one that is computed to check it."""
 POSITIONS = "mllm.positions"
 """The positions of the new tokens, [1, seq] int64: for fused operators that have no such input."""
 
@@ -189,7 +189,7 @@ class Importer:
         """
         seq, past = 2, self.max_positions - 2
         if not self.has_caches:
-            seq, past = min(self.max_positions, _LONGEST_SQUARE_MASK), 0
+            seq, past = min(self.max_positions, LONGEST_SQUARE_MASK), 0
         bindings = [b for b in self.probes if b.seq + b.past < self.max_positions]
         return attention.check_causal(masks, self.evaluate, [*bindings, Binding(seq, max(past, 0))], causal)
 

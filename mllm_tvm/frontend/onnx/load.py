@@ -10,7 +10,7 @@ from mllm_tvm.frontend.onnx.dims import ONE, SEQ, Dim
 from mllm_tvm.frontend.onnx.emit import Emitter
 from mllm_tvm.frontend.onnx.file import OnnxFile
 from mllm_tvm.frontend.onnx.fused import FUSED_RULES
-from mllm_tvm.frontend.onnx.importer import Importer
+from mllm_tvm.frontend.onnx.importer import LONGEST_SQUARE_MASK, Importer
 from mllm_tvm.frontend.onnx.parameters import OnnxParameters
 from mllm_tvm.frontend.onnx.roles import caches, find_inputs
 from mllm_tvm.frontend.onnx.rules import RULES
@@ -51,8 +51,9 @@ def load_onnx(path: Path) -> Model:
     file = OnnxFile(path)
     directory = _settings_directory(path)
     settings = read_settings(directory)
-    inputs = find_inputs(file, settings.number("head_dim"), settings.number("vocab_size"))
+    inputs = find_inputs(file, settings.head_dim, settings.number("vocab_size"))
     importer = Importer(file, inputs, settings.max_positions)
+    _check_window(importer, settings)
     importer.read({**RULES, **FUSED_RULES})
     logits = _logits(importer, settings)
     _check_layers(importer)
@@ -73,6 +74,16 @@ def _settings_directory(path: Path) -> Path:
     if beside.name == "onnx" and not (beside / TOKENIZER_NAME).is_file():
         return beside.parent
     return beside
+
+
+def _check_window(importer: Importer, settings: Settings) -> None:
+    """The window of a graph without caches must be short enough to be seen in its mask."""
+    window = settings.sliding_window
+    if not importer.has_caches and window is not None and window >= LONGEST_SQUARE_MASK:
+        raise ModelError(
+            f"{importer.file.path}: a sliding window of {window} tokens ({settings.file.name}) cannot be "
+            "checked in a graph without past keys and values: export the model with them"
+        )
 
 
 def _logits(importer: Importer, settings: Settings) -> Tensor:

@@ -27,6 +27,20 @@ class Settings:
     bos_token_id: int | None
     eos_token_ids: tuple[int, ...]
 
+    @property
+    def head_dim(self) -> int | None:
+        """The size of a head, None if the settings do not say."""
+        hidden, heads = self.number("hidden_size"), self.number("num_attention_heads")
+        return self.number("head_dim") or (hidden // heads if hidden and heads else None)
+
+    @property
+    def sliding_window(self) -> int | None:
+        """How many tokens a token attends to, when that is less than the longest context."""
+        window = self.number("sliding_window")
+        if window is None or self.values.get("use_sliding_window") is False:
+            return None
+        return window if window < self.max_positions else None
+
     def number(self, *names: str) -> int | None:
         """The first of the named settings that is there, as an integer."""
         for name in names:

@@ -21,7 +21,7 @@ class Style:
     """How to write a graph.
 
     ``packed``: one product for queries, keys and values. ``rotary``: ``inside`` of GroupQueryAttention, or
-    a ``separate`` operator. ``fp16``: weights and activations of float16.
+    a ``separate`` operator. ``window``: what a token attends to, -1 for all.
     """
 
     packed: bool = True

@@ -192,6 +192,19 @@ def test_missing_past_inputs_of_one_layer(opset23: Path) -> None:
     _refuses(_edit(opset23, edit), "model.onnx", "(Attention)", "a past input is missing")
 
 
+def test_window_that_a_graph_without_past_does_not_show(opset23: Path) -> None:
+    def edit(graph: onnx.GraphProto) -> None:
+        for i in (0, 1):
+            del _node(graph, "Attention", i).input[3:]
+            for kind in ("key", "value"):
+                graph.input.remove(_input(graph, f"past_key_values.{i}.{kind}"))
+
+    file = _edit(opset23, edit)
+    assert load_model(file).config.num_layers == 2
+    change_config(opset23, sliding_window=4096, max_position_embeddings=8192)
+    _refuses(file, "sliding window of 4096", "without past")
+
+
 def test_one_cache_for_two_layers(opset23: Path) -> None:
     def edit(graph: onnx.GraphProto) -> None:
         node = _node(graph, "Attention", 1)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from mllm_tvm.frontend import load_model
@@ -102,6 +104,24 @@ def test_dynamo(options: dict[str, Any], single: Path, tmp_path: Path) -> None:
 def test_genai(model: str, style: Style, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     source = request.getfixturevalue(model)
     _check(source, write_genai(source, tmp_path / "onnx", style), PACKED if style.packed else SEPARATE)
+
+
+def test_genai_settings_and_symbolic_head_size(plain: Path, tmp_path: Path) -> None:
+    file = write_genai(plain, tmp_path / "onnx")
+    config = json.loads((file.parent / "config.json").read_text())
+    (file.parent / "config.json").unlink()
+    decoder = {name: config[name] for name in ("hidden_size", "num_attention_heads", "num_hidden_layers")}
+    model = {name: config[name] for name in ("bos_token_id", "eos_token_id", "vocab_size")}
+    model.update(context_length=100, type="llama", decoder={**decoder, "head_size": 16})
+    (file.parent / "genai_config.json").write_text(json.dumps({"model": model}))
+    graph = onnx.load(file)
+    for value in graph.graph.input:
+        if value.name.startswith("past"):
+            value.type.tensor_type.shape.dim[3].dim_param = "kv_cache_dim"
+    onnx.save(graph, file)
+    found = load_model(file.parent).config
+    assert (found.head_dim, found.num_kv_heads, found.max_positions) == (16, 2, 100)
+    assert (found.architecture, found.bos_token_id, found.eos_token_ids) == ("llama", 1, (2,))
 
 
 @pytest.mark.parametrize("flat", [True, False])
