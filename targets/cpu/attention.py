@@ -8,7 +8,6 @@ position alone, so a row is bit-identical in a chunk of any length.
 
 from __future__ import annotations
 
-import math
 import operator
 from collections.abc import Callable
 from functools import cache
@@ -18,7 +17,7 @@ from tvm.script import tirx as T  # noqa: N812
 
 from targets.cpu import vector_math
 from targets.cpu.errors import LoweringError
-from targets.cpu.kernel import KERNEL_ATTRS, column_panels
+from targets.cpu.kernel import KERNEL_ATTRS, column_panels, register_groups
 
 _KEYS = 64
 _LANES = 16
@@ -50,7 +49,6 @@ def attention(
     group, D = heads // kv_heads, head_dim
     # Sums of a tile of queries fill half the vector registers at most.
     most_queries = max(1, min(4, 256 // D))
-    lanes = math.gcd(D, _LANES)
     panels = [
         (start + i * width, width) for start, count, width in column_panels(D, _KEYS) for i in range(count)
     ]
@@ -69,33 +67,47 @@ def attention(
         return tirx.And(before_end, key >= since(row)) if window else before_end
 
     @T.inline
+    def zero(acc, size):  # type: ignore[no-untyped-def]
+        for c in T.vectorized(T.int64(size)):
+            acc[c] = T.float32(0)
+
+    @T.inline
+    def add_scores(acc, q, keys, first, head, block, e, queries):  # type: ignore[no-untyped-def]
+        for r in T.unroll(T.int64(queries)):
+            for c in T.vectorized(T.int64(_KEYS)):
+                acc[r * _KEYS + c] = vector_math.fma(
+                    q[0, (first + r) // group, head * group + (first + r) % group, e],
+                    keys[block, e, c],
+                    acc[r * _KEYS + c],
+                )
+
+    @T.inline
+    def write_scores(acc, scores, first, row, block, seen, since, queries):  # type: ignore[no-untyped-def]
+        for r in T.unroll(T.int64(queries)):
+            for c in T.vectorized(T.int64(_KEYS)):
+                scores[row + r, block * _KEYS + c] = T.Select(
+                    visible(block * _KEYS + c, (first + r) // group, seen, since),
+                    acc[r * _KEYS + c] * T.float32(scale),
+                    T.float32(_MASKED),
+                )
+
     def score(q, keys, scores, first, head, skipped, blocks, seen, since, queries):  # type: ignore[no-untyped-def]
-        for block in T.serial(skipped, blocks):
-            acc = T.alloc_buffer((queries * _KEYS,), "float32", scope="local")
-            for r in T.unroll(T.int64(queries)):
-                for c in T.vectorized(T.int64(_KEYS)):
-                    acc[r * _KEYS + c] = T.float32(0)
-            for e in T.serial(T.int64(D)):
-                for r in T.unroll(T.int64(queries)):
-                    for c in T.vectorized(T.int64(_KEYS)):
-                        acc[r * _KEYS + c] = vector_math.fma(
-                            q[0, (first + r) // group, head * group + (first + r) % group, e],
-                            keys[block, e, c],
-                            acc[r * _KEYS + c],
-                        )
-            for r in T.unroll(T.int64(queries)):
-                for c in T.vectorized(T.int64(_KEYS)):
-                    scores[r, block * _KEYS + c] = T.Select(
-                        visible(block * _KEYS + c, (first + r) // group, seen, since),
-                        acc[r * _KEYS + c] * T.float32(scale),
-                        T.float32(_MASKED),
-                    )
+        groups = register_groups(queries, _KEYS)
+        with T.serial(skipped, blocks) as block:
+            accs = [T.alloc_buffer((count * _KEYS,), "float32") for _, count in groups]
+            for acc, (_, count) in zip(accs, groups, strict=True):
+                zero(acc, count * _KEYS)
+            with T.serial(T.int64(D)) as e:
+                for acc, (row, count) in zip(accs, groups, strict=True):
+                    add_scores(acc, q, keys, first + row, head, block, e, count)
+            for acc, (row, count) in zip(accs, groups, strict=True):
+                write_scores(acc, scores, first + row, row, block, seen, since, count)
 
     @T.inline
     def softmax(scores, r, skipped, blocks, sums):  # type: ignore[no-untyped-def]
         # Leaves e^(score - highest) in scores and their sum in sums[r].
-        highest = T.alloc_buffer((_KEYS,), "float32", scope="local")
-        total = T.alloc_buffer((_KEYS,), "float32", scope="local")
+        highest = T.alloc_buffer((_KEYS,), "float32")
+        total = T.alloc_buffer((_KEYS,), "float32")
         for c in T.vectorized(T.int64(_KEYS)):
             highest[c] = T.float32(_MASKED)
             total[c] = T.float32(0)
@@ -104,7 +116,7 @@ def attention(
                 highest[c] = T.max(highest[c], scores[r, block * _KEYS + c])
         for c in T.vectorized(T.int64(_LANES)):
             highest[c] = _fold(T.max, highest, c)
-        top = T.alloc_buffer((1,), "float32", scope="local")
+        top = T.alloc_buffer((1,), "float32")
         top[0] = T.call_llvm_pure_intrin(
             "float32", "llvm.vector.reduce.fmax", highest[T.ramp(T.int64(0), 1, _LANES)]
         )
@@ -121,44 +133,40 @@ def attention(
         )
 
     @T.inline
-    def add_panel(acc, scores, v, head, key, first, last, start, width):  # type: ignore[no-untyped-def]
-        for r in T.unroll(first, last):
-            for c in T.vectorized(T.int64(width)):
-                acc[r * D + start + c] = vector_math.fma(
-                    scores[r, key], v[0, key, head, start + c], acc[r * D + start + c]
-                )
-
-    def add_values(acc, scores, v, head, key, first, last):  # type: ignore[no-untyped-def]
-        for start, width in panels:
-            add_panel(acc, scores, v, head, key, first, last, start, width)
+    def add_panel(acc, scores, v, head, key, r, start, width):  # type: ignore[no-untyped-def]
+        for c in T.vectorized(T.int64(width)):
+            acc[c] = vector_math.fma(scores[r, key], v[0, key, head, start + c], acc[c])
 
     @T.inline
     def write_panel(out, acc, sums, row, out_head, r, start, width):  # type: ignore[no-untyped-def]
         for c in T.vectorized(T.int64(width)):
-            out[0, row, out_head, start + c] = acc[r * D + start + c] / sums[r]
+            out[0, row, out_head, start + c] = acc[c] / sums[r]
 
-    def write(out, acc, sums, row, out_head, r):  # type: ignore[no-untyped-def]
-        for start, width in panels:
-            write_panel(out, acc, sums, row, out_head, r, start, width)
+    def add_values(accs, scores, v, head, begin, end, rows):  # type: ignore[no-untyped-def]
+        with T.serial(begin, end) as key:
+            for r in rows:
+                for acc, (start, width) in zip(accs[r], panels, strict=True):
+                    add_panel(acc, scores, v, head, key, r, start, width)
 
-    @T.inline
     def tile(q, keys, v, out, scores, sums, first, head, seen, since, queries):  # type: ignore[no-untyped-def]
-        most_blocks = T.meta_var(T.ceildiv(seen((first + queries - 1) // group), _KEYS))
-        skipped = T.meta_var(since(first // group) // _KEYS)
+        skipped = since(first // group) // _KEYS
+        most_blocks = T.ceildiv(seen((first + queries - 1) // group), _KEYS)
         score(q, keys, scores, first, head, skipped, most_blocks, seen, since, queries)
-        for r in T.serial(T.int64(queries)):
+        with T.serial(T.int64(queries)) as r:
             softmax(scores, r, skipped, T.ceildiv(seen((first + r) // group), _KEYS), sums)
-        acc = T.alloc_buffer((queries * D,), "float32", scope="local")
-        for i in T.unroll(T.int64(queries * D // lanes)):
-            for c in T.vectorized(T.int64(lanes)):
-                acc[i * lanes + c] = T.float32(0)
+        # A buffer for each row and panel: small enough for registers, whatever the head's size.
+        accs = [[T.alloc_buffer((width,), "float32") for _, width in panels] for _ in range(queries)]
+        for row in accs:
+            for acc, (_, width) in zip(row, panels, strict=True):
+                zero(acc, width)
         # The keys up to the first query's last one, then the rest of each; those outside of a window weigh 0.
-        for key in T.serial(skipped * _KEYS, seen(first // group)):
-            add_values(acc, scores, v, head, key, T.int64(0), T.int64(queries))
-        for r in T.unroll(T.int64(queries)):
-            for key in T.serial(seen(first // group), seen((first + r) // group)):
-                add_values(acc, scores, v, head, key, r, r + 1)
-            write(out, acc, sums, (first + r) // group, head * group + (first + r) % group, r)
+        add_values(accs, scores, v, head, skipped * _KEYS, seen(first // group), range(queries))
+        for r in range(queries):
+            position = first + r
+            add_values(accs, scores, v, head, seen(first // group), seen(position // group), [r])
+            out_head = head * group + position % group
+            for acc, (start, width) in zip(accs[r], panels, strict=True):
+                write_panel(out, acc, sums, position // group, out_head, r, start, width)
 
     @T.prim_func(private=True, s_tir=True)
     def attention(q_handle: T.handle, k_handle: T.handle, v_handle: T.handle, out_handle: T.handle) -> None:

@@ -14,6 +14,20 @@ OPAQUE_PATTERN = 8
 KERNEL_ATTRS = {"op_pattern": OPAQUE_PATTERN, IS_SCHEDULED: True, "tirx.noalias": True}
 
 
+# TVM takes larger buffers, and those of scope "local", from the heap. LLVM keeps such sums in registers only
+# if it can prove that no argument points there; it cannot in a module of several functions, where kernels ran
+# at less than half the speed.
+_MOST_STACK_BYTES = 1023
+
+
+def register_groups(rows: int, columns: int) -> list[tuple[int, int]]:
+    """(first row, rows) of the buffers for a tile of 4-byte sums, each small enough for the stack."""
+    most = max(1, _MOST_STACK_BYTES // (4 * columns))
+    count = -(-rows // most)
+    size = -(-rows // count)
+    return [(start, min(size, rows - start)) for start in range(0, rows, size)]
+
+
 def column_panels(columns: int, widest: int) -> Iterator[tuple[int, int, int]]:
     """(first column, number of panels, panel width): what fits of ``widest``, the rest by halved widths."""
     start, width = 0, widest

@@ -8,7 +8,7 @@ from functools import cache
 from tvm import tirx
 from tvm.script import tirx as T  # noqa: N812
 
-from targets.cpu.kernel import KERNEL_ATTRS
+from targets.cpu.kernel import KERNEL_ATTRS, register_groups
 
 # An int32 vector of 16 columns: half a panel of the packed weights.
 _LANES = 16
@@ -48,35 +48,55 @@ def linear_w8a8(vnni: bool) -> tirx.PrimFunc:
     dot: Dot = _dot_vnni if vnni else _dot_plain
 
     @T.inline
-    def step(acc, x, w, row, panel, k, depth, rows, part):  # type: ignore[no-untyped-def]
+    def zero(acc, rows):  # type: ignore[no-untyped-def]
+        for r in T.unroll(T.int64(rows)):
+            for c in T.vectorized(T.int64(_PANEL)):
+                acc[r * _PANEL + c] = 0
+
+    @T.inline
+    def step(acc, x, w, row, panel, k, depth, rows):  # type: ignore[no-untyped-def]
         # x and w as int32: four bytes of a row, and a column's four bytes next to those of its neighbours.
         for half in T.unroll(T.int64(2)):
             for r in T.unroll(T.int64(rows)):
-                acc[T.ramp(((part * rows + r) * 2 + half) * _LANES, 1, _LANES)] = dot(
-                    acc[T.ramp(((part * rows + r) * 2 + half) * _LANES, 1, _LANES)],
+                acc[T.ramp((r * 2 + half) * _LANES, 1, _LANES)] = dot(
+                    acc[T.ramp((r * 2 + half) * _LANES, 1, _LANES)],
                     w[T.ramp(((panel * depth + k) * 2 + half) * _LANES, 1, _LANES)],
                     x[(row + r) * depth + k],
                 )
 
     @T.inline
-    def tile(x, w, y, row_sums, row, panel, depth, rows, parts):  # type: ignore[no-untyped-def]
-        acc = T.alloc_buffer((parts * rows * _PANEL,), "int32", scope="local")
-        for part in T.unroll(T.int64(parts)):
-            for r in T.unroll(T.int64(rows)):
-                for c in T.vectorized(T.int64(_PANEL)):
-                    acc[(part * rows + r) * _PANEL + c] = 0
-        for k in T.serial(depth // parts):
-            for part in T.unroll(T.int64(parts)):
-                step(acc, x, w, row, panel, k * parts + part, depth, rows, part)
-        if parts > 1:
-            for k in T.serial(depth % parts):
-                step(acc, x, w, row, panel, depth // parts * parts + k, depth, rows, 0)
+    def add(acc, other, rows):  # type: ignore[no-untyped-def]
+        for c in T.vectorized(T.int64(rows * _PANEL)):
+            acc[c] = acc[c] + other[c]
+
+    @T.inline
+    def store(acc, y, row_sums, row, panel, rows):  # type: ignore[no-untyped-def]
         for r in T.unroll(T.int64(rows)):
-            for part in T.unroll(T.int64(1), T.int64(parts)):
-                for c in T.vectorized(T.int64(_PANEL)):
-                    acc[r * _PANEL + c] = acc[r * _PANEL + c] + acc[(part * rows + r) * _PANEL + c]
             for c in T.vectorized(T.int64(_PANEL)):
                 y[row + r, panel * _PANEL + c] = acc[r * _PANEL + c] - row_sums[row + r] * 128
+
+    def tile(x, w, y, row_sums, row, panel, depth, rows, parts):  # type: ignore[no-untyped-def]
+        # sums[p][g]: the p-th partial sums of the g-th group of rows.
+        groups = register_groups(rows, _PANEL)
+        sums = [[T.alloc_buffer((count * _PANEL,), "int32") for _, count in groups] for _ in range(parts)]
+
+        def steps(k, part):  # type: ignore[no-untyped-def]
+            for acc, (first, count) in zip(sums[part], groups, strict=True):
+                step(acc, x, w, row + first, panel, k, depth, count)
+
+        for accs in sums:
+            for acc, (_, count) in zip(accs, groups, strict=True):
+                zero(acc, count)
+        with T.serial(depth // parts) as k:
+            for part in range(parts):
+                steps(k * parts + part, part)
+        if parts > 1:
+            with T.serial(depth % parts) as k:
+                steps(depth // parts * parts + k, 0)
+        for g, (first, count) in enumerate(groups):
+            for accs in sums[1:]:
+                add(sums[0][g], accs[g], count)
+            store(sums[0][g], y, row_sums, row + first, panel, count)
 
     @T.inline
     def tiles(x, w, y, row_sums, first, count, panels, depth, rows, parts):  # type: ignore[no-untyped-def]

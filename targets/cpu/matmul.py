@@ -8,7 +8,7 @@ from tvm import tirx
 from tvm.script import tirx as T  # noqa: N812
 
 from targets.cpu import vector_math
-from targets.cpu.kernel import KERNEL_ATTRS, column_panels
+from targets.cpu.kernel import KERNEL_ATTRS, column_panels, register_groups
 
 # A tile of 8 x 32 sums takes 16 of 32 vector registers, and reuses each weight 8 times.
 _ROWS = 8
@@ -24,18 +24,33 @@ def matmul_f32(K: int, N: int) -> tirx.PrimFunc:
     """
 
     @T.inline
-    def tile(x, w, y, row, w_col, y_col, rows, width):  # type: ignore[no-untyped-def]
-        acc = T.alloc_buffer((rows * width,), "float32", scope="local")
+    def zero(acc, rows, width):  # type: ignore[no-untyped-def]
         for r in T.unroll(T.int64(rows)):
             for c in T.vectorized(T.int64(width)):
                 acc[r * width + c] = T.float32(0)
-        for k in T.serial(T.int64(K)):
-            for r in T.unroll(T.int64(rows)):
-                for c in T.vectorized(T.int64(width)):
-                    acc[r * width + c] = vector_math.fma(x[row + r, k], w[k, w_col + c], acc[r * width + c])
+
+    @T.inline
+    def step(acc, x, w, k, row, w_col, rows, width):  # type: ignore[no-untyped-def]
+        for r in T.unroll(T.int64(rows)):
+            for c in T.vectorized(T.int64(width)):
+                acc[r * width + c] = vector_math.fma(x[row + r, k], w[k, w_col + c], acc[r * width + c])
+
+    @T.inline
+    def store(acc, y, row, y_col, rows, width):  # type: ignore[no-untyped-def]
         for r in T.unroll(T.int64(rows)):
             for c in T.vectorized(T.int64(width)):
                 y[row + r, y_col + c] = acc[r * width + c]
+
+    def tile(x, w, y, row, w_col, y_col, rows, width):  # type: ignore[no-untyped-def]
+        groups = register_groups(rows, width)
+        accs = [T.alloc_buffer((count * width,), "float32") for _, count in groups]
+        for acc, (_, count) in zip(accs, groups, strict=True):
+            zero(acc, count, width)
+        with T.serial(T.int64(K)) as k:
+            for acc, (first, count) in zip(accs, groups, strict=True):
+                step(acc, x, w, k, row + first, w_col, count, width)
+        for acc, (first, count) in zip(accs, groups, strict=True):
+            store(acc, y, row + first, y_col, count, width)
 
     @T.inline
     def row_blocks(x, w, y, panel, blocks, start, panels, width):  # type: ignore[no-untyped-def]

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
+from tvm import tirx
 
+from targets.cpu.attention import attention
 from targets.cpu.kernel import column_panels
+from targets.cpu.linear import linear_w8a8
 from targets.cpu.matmul import matmul_f32
 from tests.targets.cpu.helpers import Array, Kernel, assert_rows_are_independent, snr_db, vectorized_loops
 
@@ -28,8 +33,20 @@ def test_matmul(K: int, N: int) -> None:
 
 
 def test_the_loops_are_vectorized() -> None:
-    # Clear, step and store, for blocks of 8 rows and for single rows; the copy of a panel.
-    assert vectorized_loops(matmul_f32(64, 128)) == 7
+    # Clear, step and store, for the two halves of a block of 8 rows and for single rows; the copy of a panel.
+    assert vectorized_loops(matmul_f32(64, 128)) == 10
+
+
+@pytest.mark.parametrize(
+    "kernel", [matmul_f32(64, 128), linear_w8a8(vnni=False), attention(4, 2, 128, 1.0, True)]
+)
+def test_sums_are_small_enough_for_registers(kernel: tirx.PrimFunc) -> None:
+    script = kernel.script()
+    sizes = [int(size) for size in re.findall(r"T\.alloc_buffer\(\((\d+),\)", script)]
+    # Scope "local", and 1024 bytes and more, would come from the heap.
+    assert "alloc_local" not in script
+    assert sizes
+    assert all(4 * size < 1024 for size in sizes)
 
 
 @pytest.mark.parametrize("columns", [1, 31, 32, 300])
