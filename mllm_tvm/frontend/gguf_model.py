@@ -76,11 +76,7 @@ def load_gguf(path: Path) -> Model:
 def _settings(file: GgufFile, kind: str) -> dict[str, Any]:
     """What ``config.json`` would say."""
     names = _GPT2_SETTINGS if kind == "gpt2" else _SETTINGS
-    settings = {
-        name: file.metadata[f"{kind}.{key}"]
-        for key, name in names.items()
-        if f"{kind}.{key}" in file.metadata
-    }
+    settings = _renamed(file, kind, names)
     if _EMBEDDING not in file.tensors:
         raise ModelError(f"{file.path}: tensor {_EMBEDDING} is missing: expected a language model")
     settings["model_type"] = MODEL_TYPES[kind]
@@ -99,7 +95,7 @@ def _renamed(file: GgufFile, kind: str, names: Mapping[str, str]) -> dict[str, A
 
 def _decimal(value: Any) -> Any:
     """A float32 as the shortest decimal that means it: 1e-6, not 9.99999997e-7."""
-    return float(str(np.float32(value))) if isinstance(value, float) else value
+    return float(str(np.float32(value))) if isinstance(value, (float, np.floating)) else value
 
 
 def _rope(file: GgufFile, kind: str, settings: dict[str, Any]) -> dict[str, Any]:
@@ -115,9 +111,9 @@ def _rope(file: GgufFile, kind: str, settings: dict[str, Any]) -> dict[str, Any]
     if _DIVISORS in file.tensors:
         rope["frequency_divisors"] = [float(x) for x in file.tensors[_DIVISORS].read()]
     rotated = file.metadata.get(f"{kind}.rope.dimension_count")
-    heads, hidden = settings.get("num_attention_heads"), settings.get("hidden_size")
-    if isinstance(rotated, int) and isinstance(heads, int) and isinstance(hidden, int) and heads:
-        rope["partial_rotary_factor"] = rotated / settings.get("head_dim", hidden // heads)
+    heads, hidden = settings.get("num_attention_heads", 0), settings.get("hidden_size", 0)
+    if isinstance(rotated, int) and heads and hidden >= heads:
+        rope["partial_rotary_factor"] = rotated / (settings.get("head_dim") or hidden // heads)
     return rope
 
 

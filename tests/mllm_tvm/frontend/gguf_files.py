@@ -10,6 +10,8 @@ import gguf
 import numpy as np
 from gguf import GGMLQuantizationType, GGUFWriter
 from safetensors.numpy import load_file
+from transformers import AutoConfig
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 ARCHITECTURES = {"llama": "llama", "qwen2": "qwen2", "gemma": "gemma", "gpt2": "gpt2", "phi": "phi2"}
 TYPES = {
@@ -31,11 +33,22 @@ def convert(source: Path, target: Path, matrices: str = "F32") -> Path:
     for name, array in load_file(source / "model.safetensors").items():
         stored = names.get_name(name, try_suffixes=(".weight", ".bias"))
         _add_tensor(writer, stored, _rearranged(name, array.astype(np.float32), config), TYPES[matrices])
+    if (config.get("rope_parameters") or {}).get("rope_type") == "llama3":
+        writer.add_tensor("rope_freqs.weight", _divisors(source))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
     return target
+
+
+def _divisors(source: Path) -> np.ndarray:
+    """What Llama 3's scaling divides each frequency by, from transformers' own frequencies."""
+    config = AutoConfig.from_pretrained(source)
+    scaled, _ = ROPE_INIT_FUNCTIONS["llama3"](config)
+    dim = 2 * len(scaled)
+    plain = config.rope_parameters["rope_theta"] ** -(np.arange(0, dim, 2) / dim)
+    return (plain / scaled.numpy()).astype(np.float32)
 
 
 def _architecture(name: str) -> Any:

@@ -19,6 +19,7 @@ from relax_passes.analyze_token_axis import analyze_token_axis
 from relax_passes.expose_linear_inputs import linear_inputs
 from relax_passes.quantize_w8a8 import LinearScheme
 from tests.mllm_tvm.frontend.tiny_models import (
+    LLAMA3_ROPE,
     VOCAB_SIZE,
     change_config,
     edit_weights,
@@ -31,18 +32,10 @@ TOKENS = [1, 40, 7, 200, 319, 5, 77, 78, 79, 12, 300, 2, 64, 9, 9, 31, 30]
 
 _GPT2 = {"vocab_size": VOCAB_SIZE, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 128}
 _OPT = {"ffn_dim": 96, "word_embed_proj_dim": 64}
-_LLAMA3 = {
-    "rope_type": "llama3",
-    "rope_theta": 500.0,
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 32,
-}
 _YARN = {"rope_type": "yarn", "rope_theta": 500.0, "factor": 4.0, "original_max_position_embeddings": 16}
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "llama-3": ("llama", {"rope_parameters": _LLAMA3}),
+    "llama-3": ("llama", {"rope_parameters": LLAMA3_ROPE}),
     "llama-linear": (
         "llama",
         {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 3.0}},

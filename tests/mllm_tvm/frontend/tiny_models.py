@@ -16,6 +16,15 @@ from transformers import AutoConfig, AutoModelForCausalLM
 VOCAB_SIZE = 320
 SPECIAL_TOKENS = ["<unk>", "<s>", "</s>"]
 
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 500.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
+
 DEFAULTS: dict[str, Any] = {
     "vocab_size": VOCAB_SIZE,
     "hidden_size": 64,

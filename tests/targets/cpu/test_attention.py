@@ -13,14 +13,15 @@ from tests.targets.cpu.helpers import Array, Kernel, snr_db, vectorized_loops
 LAYOUTS = [(6, 2, 32), (4, 4, 8), (3, 1, 80), (2, 1, 128)]
 
 
-def reference(q: Array, k: Array, v: Array, scale: float, causal: bool) -> Array:
-    """q [s, heads, d], k and v [t, kv_heads, d], all to float64."""
+def reference(q: Array, k: Array, v: Array, scale: float, causal: bool, window: int = 0) -> Array:
+    """q [s, heads, d], k and v [t, kv_heads, d], all to float64; ``window``: the last keys a query sees."""
     out = np.empty(q.shape, np.float64)
     group = q.shape[1] // k.shape[1]
     for row in range(len(q)):
         seen = len(k) - len(q) + row + 1 if causal else len(k)
+        first = max(0, seen - window) if window else 0
         for head in range(q.shape[1]):
-            keys, values = (x[:seen, head // group].astype(np.float64) for x in (k, v))
+            keys, values = (x[first:seen, head // group].astype(np.float64) for x in (k, v))
             scores = keys @ q[row, head].astype(np.float64) * scale
             weights = np.exp(scores - scores.max())
             out[row, head] = weights @ values / weights.sum()
@@ -60,6 +61,16 @@ def test_causal_attention(heads: int, kv_heads: int, d: int) -> None:
             for start in range(past, total, size)
         ]
         np.testing.assert_array_equal(np.concatenate(chunks), whole, err_msg=f"chunks of {size}")
+
+
+@pytest.mark.parametrize("window", [1, 5, 64, 100])
+def test_sliding_window(window: int) -> None:
+    kernel = Kernel(attention(4, 2, 16, 0.25, causal=True, window=window))
+    q, k, v = inputs(150, 150, 4, 2, 16)
+    whole = attend(kernel, q, k, v)
+    assert snr_db(reference(q, k, v, 0.25, True, window), whole) > 115
+    for start, end in ((0, 3), (70, 86), (149, 150)):
+        np.testing.assert_array_equal(attend(kernel, q[start:end], k[:end], v[:end]), whole[start:end])
 
 
 def test_attention_without_a_mask() -> None:
