@@ -15,7 +15,7 @@ import numpy as np
 
 from mllm_tvm.errors import ArtifactError
 from mllm_tvm.manifest import MANIFEST_NAME, FileEntry, Manifest
-from mllm_tvm.tensor_file import read_tensors
+from mllm_tvm.tensor_file import aligned_copy, read_tensors
 
 CPU_LIBRARY = "cpu.so"
 DEVICE_SERVER, HOST_SERVER = "npu/server.hexagon", "npu/server.host"
@@ -40,13 +40,23 @@ class Artifact:
 
     @cached_property
     def parameters(self) -> dict[str, np.ndarray]:
-        """All parameters by name, memory-mapped, 64-byte aligned; raises ArtifactError if one is missing."""
-        files = {name: read_tensors(self.file(name)) for name in set(self.manifest.parameters.values())}
+        """All parameters by name, 64-byte aligned; raises ArtifactError if one is missing.
+
+        They are memory-mapped, except for the hot rows of shadow weights, which are read now and stay.
+        """
+        files = {name: self._read(name) for name in set(self.manifest.parameters.values())}
         missing = [name for name, file in self.manifest.parameters.items() if name not in files[file]]
         if missing:
             where = self.manifest.parameters[missing[0]]
             raise ArtifactError(f"parameter {missing[0]!r} is not in {where}; compile the model again")
         return {name: files[file][name] for name, file in self.manifest.parameters.items()}
+
+    def _read(self, name: str) -> dict[str, np.ndarray]:
+        # Of the shadow weights single rows are needed, here and there: no reading ahead.
+        tensors = read_tensors(self.file(name), random_access=name == SHADOW_FILE)
+        if name == HOT_FILE:
+            return {tensor: aligned_copy(value) for tensor, value in tensors.items()}
+        return tensors
 
 
 def load_artifact(path: str | os.PathLike[str], check_hashes: bool = True) -> Artifact:

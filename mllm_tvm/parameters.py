@@ -88,7 +88,7 @@ def parameter_blocks(
             blocks = column_blocks(weights, weight, BLOCK_COLUMNS)
             blocks = islice(blocks, 1) if suffix in _BY_ROW else blocks
             made = [np.asarray(make(block, recipe.linear(weight)), dtype) for block in blocks]
-            yield np.ascontiguousarray(made[0] if suffix in _BY_ROW else np.concatenate(made, axis=-1))
+            yield np.asarray(made[0] if suffix in _BY_ROW else np.concatenate(made, axis=-1), order="C")
             return
     yield np.ascontiguousarray(weights[name], dtype=dtype)
 

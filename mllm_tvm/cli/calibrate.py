@@ -124,11 +124,12 @@ def _prune(
 def _summary(recipe: Recipe) -> dict[str, object]:
     shadowed = [linear for linear in recipe.linears if linear.shadow]
     total = sum(linear.outlier_share for linear in shadowed)
+    linears = sum(len(linear.weights) for linear in recipe.linears)
     return {
         "scheme": recipe.scheme,
         "tokens": recipe.tokens,
-        "linears": len(recipe.linears),
-        "pruned": len(recipe.linears) - len(shadowed),
+        "linears": linears,
+        "pruned": linears - sum(len(linear.weights) for linear in shadowed),
         "outlier_share": round(total / len(recipe.linears), 6),
     }
 
@@ -143,7 +144,7 @@ def _text(report: dict[str, object]) -> str:
         ),
     ]
     summary = (
-        f"{report['recipe']}: scheme {report['scheme']}, {report['linears']} groups of linears "
+        f"{report['recipe']}: scheme {report['scheme']}, {report['linears']} linears "
         f"({report['pruned']} pruned), {float(str(report['outlier_share'])):.3%} outlier channels per token"
     )
     return "\n".join([*(lines if report["pruning"] else []), summary])

@@ -29,7 +29,7 @@ DEFAULT_TOKENS = 3000
 
 @dataclass(frozen=True)
 class PrunedPoint:
-    """``share`` of the groups of linears pruned: perplexity, and divergence from float (nats per token)."""
+    """``share`` of the linears pruned: perplexity, and divergence from float (nats per token)."""
 
     share: float
     pruned: int
@@ -51,14 +51,20 @@ def ranked(recipe: Recipe, measure: str = LOSS) -> list[LinearRecipe]:
 
 
 def prune(recipe: Recipe, share: float, measure: str = LOSS) -> Recipe:
-    """``recipe`` with the least important ``share`` of its groups of linears pruned (rounded).
+    """``recipe`` with the least important ``share`` of its linears pruned (rounded).
 
+    Linears that read one value are pruned together; a group that would exceed the share is left out.
     Raises CalibrationError for a share that is not one.
     """
     if not 0 <= share <= 1:
         raise CalibrationError(f"pruned share is {share}: expected 0 to 1")
-    count = round(share * len(recipe.linears))
-    return recipe.prune({linear.weights[0] for linear in ranked(recipe, measure)[:count]})
+    left = round(share * sum(len(linear.weights) for linear in recipe.linears))
+    chosen = set()
+    for linear in ranked(recipe, measure):
+        if len(linear.weights) <= left:
+            chosen.add(linear.weights[0])
+            left -= len(linear.weights)
+    return recipe.prune(chosen)
 
 
 def default_measure(scheme: str) -> str:
@@ -106,7 +112,7 @@ class PruningMeter:
                 pruned = prune(recipe, share, measure)
                 divergence = self.divergence(pruned)
                 loss = _loss([_likelihoods(self.quantized.run, ids) for ids in self.segments])
-                count = sum(not linear.shadow for linear in pruned.linears)
+                count = sum(len(linear.weights) for linear in pruned.linears if not linear.shadow)
                 points.append(
                     PrunedPoint(
                         share, count, float(np.exp(loss)), float(np.exp(loss - exact) - 1), divergence
