@@ -35,6 +35,8 @@ PRUNED_SHARE = 0.85
 # LLM.int8()'s threshold.
 _FLOAT_FROM = 6.0
 _PAPER_PERCENTILE = 99.9
+# How many times less noise smoothing has to make: it spreads outliers over channels, so few are hot.
+_SMOOTH_FROM = 4
 
 
 @dataclass(frozen=True)
@@ -67,12 +69,22 @@ class Scheme:
 
 def _ours(groups: Sequence[LinearStatistics], settings: SchemeSettings) -> list[LinearRecipe]:
     if settings.percentile is None:
-        steps = allocate(groups, settings.outlier_budget)
+        steps = _searched(groups, settings.outlier_budget)
     else:
         steps = [step_of(group, _limit(group, settings.percentile)) for group in groups]
     return [
         _linear(group, step, best_clipping(group), shadow=True)
         for group, step in zip(groups, steps, strict=True)
+    ]
+
+
+def _searched(groups: Sequence[LinearStatistics], budget: float) -> list[Step]:
+    """Steps under the budget; smoothed ones where some channels are so large that no budget pays for them."""
+    steps = allocate(groups, budget)
+    clipped = [best_clipping(group) for group in groups]
+    return [
+        smooth if _SMOOTH_FROM * smooth.noise < step.noise else step
+        for step, smooth in zip(steps, clipped, strict=True)
     ]
 
 
