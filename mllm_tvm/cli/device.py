@@ -7,6 +7,7 @@ import json
 import signal
 import sys
 import time
+from collections.abc import Mapping
 
 HELP = "serve simulated Hexagons behind an RPC tracker, or list what one has"
 _DEFAULT_PORT = 9190
@@ -76,5 +77,5 @@ def _list(args: argparse.Namespace) -> int:
     return 0
 
 
-def _print(args: argparse.Namespace, report: dict[str, object], text: str) -> None:
+def _print(args: argparse.Namespace, report: Mapping[str, object], text: str) -> None:
     print(json.dumps(report) if args.json else text, flush=True)

@@ -72,8 +72,7 @@ MATERIALS = _words("wooden silver golden glass copper brass tin clay stone ivory
 CLOTHS = _words("velvet woollen silk leather cotton linen felt")
 CHINA = _words("china glass clay crystal silver porcelain")
 COLOURS = _words(
-    "red blue green yellow orange purple pink white black brown grey scarlet crimson turquoise violet "
-    "silvery"
+    "red blue green yellow orange purple pink white black brown grey scarlet crimson turquoise violet silvery"
 )
 LOOKS = _words(
     "shiny old tiny pretty beautiful little striped spotted round dusty bright battered crooked lucky "
@@ -322,9 +321,7 @@ SLOWLY = _words(
 )
 QUICKLY = _words("quickly eagerly suddenly swiftly happily hurriedly cheerfully proudly boldly")
 KIND_LOOKS = _words("kind wise old gentle friendly cheerful clever tall funny white-haired busy quiet")
-PEOPLE = _words(
-    "neighbours villagers children farmers fishermen sailors travellers shopkeepers families"
-)
+PEOPLE = _words("neighbours villagers children farmers fishermen sailors travellers shopkeepers families")
 DANCES = _words("danced sang cheered clapped laughed feasted celebrated")
 EXCLAIM = _phrases("Oh no, Oh dear, Goodness me, Good heavens, My goodness, Bother, Alas")
 DELIGHT = _phrases("Hurray, Hooray, Wonderful, How marvellous, Look, At last, What luck, Splendid, Bravo")

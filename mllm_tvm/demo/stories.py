@@ -20,6 +20,7 @@ _PRONOUNS = {
     "he": {"he": "he", "him": "him", "his": "his", "himself": "himself"},
 }
 
+
 def plural(noun: str) -> str:
     """The plural of a regular English noun."""
     if re.search(r"[^aeiou]y$", noun):
@@ -342,7 +343,7 @@ def _ending(story: _Story, plot: plots.Plot) -> str:
 def _polish(text: str) -> str:
     """Single spaces, the right indefinite articles, and capitals where sentences begin."""
     text = re.sub(r" +", " ", text).replace(" \n", "\n").replace("\n ", "\n").strip()
-    text = _ARTICLE.sub(lambda match: match[1] + article(match[2])[1:-len(match[2])], text)
+    text = _ARTICLE.sub(lambda match: match[1] + article(match[2])[1 : -len(match[2])], text)
     text = _SENTENCE_START.sub(lambda match: match[1] + match[2].upper(), text)
     return text.replace(_SAME_SENTENCE, "")
 
