@@ -96,10 +96,17 @@ class DeviceSession:
         self._breaker = ConnectionBreaker(address) if address else None
         self._watchdog = Watchdog(config.call_seconds + _GRACE_SECONDS, self._give_up)
         self._closed = False
+        try:
+            self._prepare(address[0] if address else None)
+        except BaseException:
+            self.close()
+            raise
+
+    def _prepare(self, host: str | None) -> None:
         with self._request("list its kernels"):
             self._kernels = tuple(str(self._function("mllm.kernels")()).split())
-            self._function("mllm.limit_calls")(config.call_seconds)
-            self._transfer = self._open_transfer(address[0] if address else None)
+            self._function("mllm.limit_calls")(self._config.call_seconds)
+            self._transfer = self._open_transfer(host)
 
     @property
     def device(self) -> str:
@@ -196,7 +203,13 @@ class DeviceSession:
 
     def _function(self, name: str) -> tvm_ffi.Function:
         if name not in self._functions:
-            self._functions[name] = self._rpc.get_function(name)
+            try:
+                self._functions[name] = self._rpc.get_function(name)
+            except AttributeError as error:
+                raise DeviceError(
+                    f"the server of device {self._device!r} has no {name!r}: it was built by another version "
+                    "of mllm-tvm; compile the model again"
+                ) from error
         return self._functions[name]
 
     def _open_transfer(self, host: str | None) -> Transfer | None:

@@ -117,6 +117,7 @@ def _server_objects(kind: ServerKind) -> list[Path]:
 
 
 def _server_key(kind: ServerKind) -> str:
+    """Identifies the sources and the compiler of the device server: what caches of it depend on."""
     digest = hashlib.sha256()
     versions = [importlib.metadata.version("apache-tvm-ffi"), _zig_version()]
     for text in [*_compile_flags(kind), *versions]:

@@ -291,6 +291,19 @@ def test_freed_memory_goes_back_to_the_machine(session: DeviceSession) -> None:
     assert os.fstat(session._process.memory_fd).st_blocks * 512 < 1 << 20
 
 
+def test_server_of_another_version(server_of: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    children = psutil.Process().children()
+    find = tvm.rpc.RPCSession.get_function
+    # As if the server lacked it.
+    other = {"mllm.limit_calls": "mllm.no_such_function"}
+    monkeypatch.setattr(
+        tvm.rpc.RPCSession, "get_function", lambda rpc, name: find(rpc, other.get(name, name))
+    )
+    with pytest.raises(DeviceError, match=r"has no 'mllm\.limit_calls': .* compile the model again"):
+        open_session("host", server_of("host"))
+    assert psutil.Process().children() == children
+
+
 @pytest.mark.parametrize("wrong", [{"call_seconds": 0}, {"free_seconds": 0.0}])
 def test_bad_config(wrong: dict[str, float]) -> None:
     with pytest.raises(DeviceError, match="expected at least one second"):
