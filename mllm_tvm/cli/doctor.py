@@ -66,11 +66,11 @@ def _qemu() -> str:
 def _kernel(device: str) -> str:
     """Builds the integer linear, runs it on ``device`` and compares it with NumPy, bit for bit."""
     import numpy as np
-    from targets.hexagon.session import open_session
 
     from mllm_tvm.compiler import DEFAULT_TARGET
     from targets.hexagon.codegen import build_object
     from targets.hexagon.linear import linear_w8a8
+    from targets.hexagon.session import open_session
     from targets.hexagon.target import hexagon_target, host_target
     from targets.hexagon.toolchain import link_server
     from targets.packing import linear_w8a8_reference, pack_weight

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM
 from mllm_tvm.calibration import Recipe, calibrate, read_texts, segment_tokens
 from mllm_tvm.errors import CalibrationError
 from mllm_tvm.frontend import Model, load_model
+from mllm_tvm.quantization.schemes import DEFAULT_OUTLIER_BUDGET
 from mllm_tvm.tokenizer import Tokenizer
 from tests.mllm_tvm.frontend.tiny_models import byte_level_tokenizer, edit_weights, save_llama
 
@@ -293,5 +294,6 @@ def test_outliers_of_stories3m(shared_data: Path) -> None:
         attention = recipe.linear(f"model.layers.{layer}.self_attn.q_proj.weight")
         assert attention.outlier_channels[0][0] == 90
     mean = np.mean([linear.outlier_share for linear in recipe.linears])
-    assert 0.003 < mean < 0.0045
+    # The budget is met on the distribution, estimated from every few tokens; these are counts.
+    assert 0.003 < mean < 1.02 * DEFAULT_OUTLIER_BUDGET
     assert all(linear.outlier_share < 0.021 for linear in recipe.linears)

@@ -133,7 +133,7 @@ def test_recipe_of_another_model(demo_artifact, tmp_path, capsys):
     recipe["model_hash"] = "0" * 64
     (tmp_path / "recipe.json").write_text(json.dumps(recipe))
     arguments = ["compile", str(MODEL_DIR), str(tmp_path / "out"), "--recipe", str(tmp_path / "recipe.json")]
-    assert "another model" in _error(arguments, capsys)
+    assert "the recipe is for a model with hash 000000000000" in _error(arguments, capsys)
 
 
 def test_damaged_artifact(demo_artifact, tmp_path, capsys):
