@@ -70,10 +70,13 @@ def _report(name: str, inputs: Sequence[np.ndarray], model: Model, recipe: Recip
 def _remedies(linear: LinearRecipe) -> dict[str, LinearRecipe]:
     shadowed = dataclasses.replace(linear, shadow=True)
     fine = dataclasses.replace(shadowed, scale=linear.scale / 2)
-    changes = {"halve its scale (a larger outlier budget)": fine}
-    if not linear.shadow:
-        changes["give it a shadow path (prune less)"] = shadowed
-        changes["give it a shadow path and halve its scale"] = fine
+    if linear.shadow:
+        changes = {"halve its scale (a larger outlier budget)": fine}
+    else:
+        changes = {
+            "give it a shadow path (prune less)": shadowed,
+            "give it a shadow path and halve its scale": fine,
+        }
     if not linear.smoothing and linear.clip_smoothing:
         changes["smooth it (clip_smoothing) and clip"] = linear.without_shadow()
     return changes

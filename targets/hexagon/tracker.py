@@ -21,7 +21,8 @@ _ADDRESS = re.compile(r"(?P<host>[^/:\s]+):(?P<port>\d{1,5})")
 _CONNECT_SECONDS = 5.0
 _ANSWER_SECONDS = 30.0
 _RETURN_SECONDS = 10.0
-_LOST_DEVICES = 3
+_LOST_DEVICES = 6
+_RESTART_SECONDS = 1.0
 
 _LAUNCHER = """\
 #!/bin/sh
@@ -163,8 +164,9 @@ def connect_device(tracker: Tracker, key: str, server: Path, free_seconds: float
                 "Its host needs qemu-hexagon (`apt-get install qemu-user`)"
             ) from error
         except (RuntimeError, OSError) as error:
-            # The device went away after the tracker had named it.
+            # The device went away after the tracker had named it; its farm may be starting it again.
             lost = error
+            time.sleep(_RESTART_SECONDS)
     raise DeviceError(f"{tracker}: {_LOST_DEVICES} devices {key!r} could not be reached: {lost}") from lost
 
 
