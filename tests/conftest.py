@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 # Before anything imports TVM (see mllm_tvm/__init__.py).
@@ -10,6 +11,10 @@ os.environ.setdefault("TVM_BIND_THREADS", "0")
 os.environ.setdefault("TVM_NUM_THREADS", "1")
 
 import pytest
+
+# A shell starts background jobs with SIGINT ignored, and Python then leaves it so: tests that interrupt would
+# hang.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
