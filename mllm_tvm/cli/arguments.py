@@ -43,6 +43,17 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_outlier_budget(parser: argparse.ArgumentParser) -> None:
+    """The budget of the search for input scales."""
+    parser.add_argument(
+        "--outlier-budget",
+        type=float,
+        default=None,
+        metavar="SHARE",
+        help="outlier channels per token (0.0045)",
+    )
+
+
 def show_stage(name: str, seconds: float) -> None:
     """Says on the error stream how long a stage of a compilation took."""
     print(f"{name}: {seconds:.1f} s", file=sys.stderr)

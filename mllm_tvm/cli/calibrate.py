@@ -7,6 +7,8 @@ import dataclasses
 import json
 from typing import TYPE_CHECKING
 
+from mllm_tvm.cli.arguments import add_outlier_budget
+
 if TYPE_CHECKING:
     from mllm_tvm.calibration import Calibration, Recipe
 
@@ -32,13 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--percentile", type=float, default=None, metavar="P", help="choose scales so, instead of searching"
     )
-    parser.add_argument(
-        "--outlier-budget",
-        type=float,
-        default=None,
-        metavar="SHARE",
-        help="outlier channels per token (0.0045)",
-    )
+    add_outlier_budget(parser)
     parser.add_argument(
         "--hot-share",
         type=float,

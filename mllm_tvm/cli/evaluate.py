@@ -7,7 +7,7 @@ import dataclasses
 import json
 from typing import TYPE_CHECKING, Any
 
-from mllm_tvm.cli.arguments import add_compile_arguments, add_engine_arguments
+from mllm_tvm.cli.arguments import add_compile_arguments, add_engine_arguments, add_outlier_budget
 
 if TYPE_CHECKING:
     from mllm_tvm.evaluate import EvaluationSettings
@@ -52,13 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--beginnings", action="store_true", help="measure the first 256 tokens of each text only"
     )
     parser.add_argument("--recipe", default=None, metavar="FILE", help="the recipe of scheme ours")
-    parser.add_argument(
-        "--outlier-budget",
-        type=float,
-        default=None,
-        metavar="SHARE",
-        help="outlier channels per token (0.0045)",
-    )
+    add_outlier_budget(parser)
     parser.add_argument(
         "--layers",
         action="store_true",
