@@ -21,7 +21,7 @@ from tvm.ir.utils import derived_object
 from tvm.s_tir import Schedule
 from tvm.s_tir import meta_schedule as ms
 
-from mllm_tvm.tuning.workload import Shape, probe, shape_of, tiling_of
+from mllm_tvm.tuning.workload import Shape, shape_of, tiling_of
 from targets.errors import DeviceError, ToolchainError
 from targets.hexagon.codegen import build_object
 from targets.hexagon.linear import linear_w8a8
@@ -63,7 +63,7 @@ def cost_packets(shape: Shape, tiling: Tiling, packets: float, target: HexagonTa
 
 @derived_object
 class HexagonBuilder(ms.builder.PyBuilder):
-    """Compiles each candidate for its probe shape, and links those that compile into one device server."""
+    """Compiles each candidate, and links those that compile into one device server."""
 
     def __init__(self, target: HexagonTarget, folder: Path) -> None:
         super().__init__()
@@ -87,9 +87,7 @@ class HexagonBuilder(ms.builder.PyBuilder):
         return [_build_result(c, error) for c, error in zip(candidates, errors, strict=True)]
 
     def _compile(self, candidate: Candidate) -> str | None:
-        kernel = linear_w8a8(
-            *probe(candidate.shape), hvx=True, name=candidate.kernel, tiling=candidate.tiling
-        )
+        kernel = linear_w8a8(*candidate.shape, hvx=True, name=candidate.kernel, tiling=candidate.tiling)
         try:
             build_object({candidate.kernel: kernel}, self.target.llvm_target(), _object(candidate))
         except ToolchainError as error:
@@ -141,7 +139,7 @@ class DeviceRunner(ms.runner.PyRunner):
         """Starts measuring; the results come through futures."""
         candidates = [Candidate.decode(str(entry.artifact_path)) for entry in runner_inputs]
         # Here, not in the threads: a fork (a device being started) during another thread's BLAS call hangs.
-        self.cases = {shape: ReferenceCase.of(shape) for shape in {probe(c.shape) for c in candidates}}
+        self.cases = {shape: ReferenceCase.of(shape) for shape in {c.shape for c in candidates}}
         futures: list[Future[ms.runner.RunnerResult]] = [Future() for _ in candidates]
         todo = list(zip(candidates, futures, strict=True))
         todo.reverse()
@@ -185,7 +183,7 @@ class DeviceRunner(ms.runner.PyRunner):
                 self.lost = error if isinstance(error, DeviceError) else DeviceError(str(error))
                 return None, ms.runner.RunnerResult(None, str(error))
             try:
-                bench = bench or _Bench(session, self.cases[probe(candidate.shape)])
+                bench = bench or _Bench(session, self.cases[candidate.shape])
                 return bench, self._result(bench, candidate)
             except Exception as error:
                 session.close()
@@ -196,8 +194,7 @@ class DeviceRunner(ms.runner.PyRunner):
         outcome = bench.run(candidate.kernel)
         if not outcome.exact:
             return ms.runner.RunnerResult(None, f"{candidate.tiling} gives a wrong result")
-        packets = outcome.packets / bench.case.shape.macs * candidate.shape.macs
-        cost = cost_packets(candidate.shape, candidate.tiling, packets, self.target)
+        cost = cost_packets(candidate.shape, candidate.tiling, outcome.packets, self.target)
         return ms.runner.RunnerResult([cost / PACKETS_PER_SECOND], None)
 
 

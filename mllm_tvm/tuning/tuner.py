@@ -73,7 +73,7 @@ def tune(
 ) -> None:
     """Adds trials to ``log`` until each shape has ``settings.trials``; finished ones are kept and counted.
 
-    Shapes of many rows are tuned as their ``canonical`` ones.
+    Shapes are tuned as their ``canonical`` ones.
 
     ``open_session`` starts a device server (a path) on a free device. ``report`` is called after each batch.
 

@@ -118,22 +118,17 @@ def is_short(tiling: Tiling) -> bool:
 
 
 def canonical(shape: Shape) -> Shape:
-    """The shape under which the log keeps ``shape``: many rows become the fewest with the same row blocks.
+    """The shape that is tuned for ``shape``: the fewest rows and columns with the same rest blocks.
 
-    Packets are linear in the number of equal row blocks, so 256 rows and 64 rows rank tilings alike.
+    Packets are linear in the number of equal blocks, so both rank tilings alike. Keeping the remainder of M
+    by 24, and that of N by 384 (by 768 with few rows, where blocks are wide), keeps every rest block.
     """
+    m, k, n = shape
     rows = 2 * _ROW_PERIOD
-    return shape if shape.m <= rows else Shape(rows + shape.m % _ROW_PERIOD, shape.k, shape.n)
-
-
-def probe(shape: Shape) -> Shape:
-    """The canonical shape with fewer columns, and the same column blocks at the end: what a trial runs.
-
-    Keeping the remainder of N by 384 (by 768 with few rows, where blocks are wide) keeps every rest block.
-    """
-    m, k, n = canonical(shape)
     columns = COLUMNS * (_BLOCK_PERIOD if m >= 4 else _WIDE_BLOCK_PERIOD)
-    return Shape(m, k, n if n <= 2 * columns else columns + n % columns)
+    return Shape(
+        m if m <= rows else rows + m % _ROW_PERIOD, k, n if n <= 2 * columns else columns + n % columns
+    )
 
 
 def _key(name: str) -> str:

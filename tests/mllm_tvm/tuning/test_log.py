@@ -47,6 +47,7 @@ def test_the_cheapest_tiling_is_found_again(target: HexagonTarget, tmp_path: Pat
     log = TuningLog(target, tmp_path)
     assert log.best(SHAPE) == tilings[1]
     assert log.best(Shape(256, 256, 512)) == tilings[1], "many rows are tuned as 64"
+    assert log.best(Shape(64, 256, 12800)) == tilings[1], "many columns are tuned as few"
     assert [float(record.run_secs[0]) for record in log.records(SHAPE)] == [1.0, 2.0, 3.0]
     assert log.best(Shape(64, 256, 544)) is None
 
