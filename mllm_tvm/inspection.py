@@ -1,4 +1,4 @@
-"""Looks into artifacts, and into models that exist as a configuration only."""
+"""Looks into artifacts, and into models that are not compiled, or exist as a configuration only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from mllm_tvm.artifact import load_artifact
 from mllm_tvm.call_graph import extract_graph
 from mllm_tvm.errors import ModelError
 from mllm_tvm.frontend.assemble import build_module, read_config
-from mllm_tvm.frontend.config import ConfigReader, ModelConfig, read_json
+from mllm_tvm.frontend.config import CONFIG_NAME, ConfigReader, ModelConfig, read_json
+from mllm_tvm.frontend.load import load_model
+from mllm_tvm.published import published_names, published_path
 from mllm_tvm.sharing import Sharing, measure_sharing
 from mllm_tvm.tensor_file import tensor_bytes
 from relax_passes import pipeline
@@ -23,34 +25,39 @@ from relax_passes.expose_linear_inputs import linear_inputs
 from relax_passes.graph import split_params
 from relax_passes.quantize_w8a8 import LinearScheme
 
-CONFIG_DIR = Path(__file__).parent / "configs"
-
-
-def shipped_configurations() -> list[str]:
-    """Names of the real models whose ``config.json`` comes with the project."""
-    return sorted(file.stem for file in CONFIG_DIR.glob("*.json"))
-
 
 def load_config(name: str | os.PathLike[str]) -> ModelConfig:
-    """The settings of a shipped configuration, by name in any case, or of a ``config.json``.
+    """The settings of a published model, by name in any case, or of a ``config.json``.
 
     Raises:
         ModelError: there is neither, or the settings cannot be used.
     """
-    shipped = CONFIG_DIR / f"{str(name).lower()}.json"
-    path = shipped if shipped.is_file() else Path(name)
+    path = published_path(str(name)) or Path(name)
     if path.is_dir():
-        path = path / "config.json"
+        path = path / CONFIG_NAME
     if not path.is_file():
         raise ModelError(
-            f"{name} is not a file or a shipped configuration: expected a config.json or one of "
-            f"{', '.join(shipped_configurations())}"
+            f"{name} is not a model: expected a Hugging Face directory, its config.json, an ONNX or GGUF "
+            f"file, or one of {', '.join(published_names())}"
         )
     return read_config(ConfigReader(path, read_json(path)))
 
 
-def partition_config(config: ModelConfig, shadow_share: float = 1.0) -> ir.IRModule:
-    """The placed functions of a model without weights; its last linears have a shadow path.
+def float_module(name: str | os.PathLike[str]) -> ir.IRModule:
+    """``main`` of a model as it is imported; no weights are read, and a ``config.json`` needs none.
+
+    ``name``: what :func:`load_config` takes, or an ONNX or GGUF file.
+
+    Raises:
+        ModelError: there is no such model, or it cannot be imported.
+    """
+    path = Path(name)
+    has_config = path.suffix == ".json" or (path / CONFIG_NAME).is_file() or published_path(str(name))
+    return build_module(load_config(name)) if has_config or not path.exists() else load_model(path).module
+
+
+def partition(module: ir.IRModule, shadow_share: float = 1.0) -> ir.IRModule:
+    """The placed functions of an imported model; its last linears have a shadow path.
 
     ``shadow_share``: share of the linears' inputs that have one.
 
@@ -59,18 +66,17 @@ def partition_config(config: ModelConfig, shadow_share: float = 1.0) -> ir.IRMod
     """
     if not 0 <= shadow_share <= 1:
         raise ModelError(f"shadow share is {shadow_share}: expected 0 to 1")
-    module = build_module(config)
     groups = list(linear_inputs(module["main"]).values())
     first = len(groups) - math.ceil(shadow_share * len(groups))
     linears = {n: LinearScheme(shadow=i >= first) for i, group in enumerate(groups) for n in group}
     return pipeline.run(module, linears)
 
 
-def inspect_config(
+def inspect_model(
     name: str | os.PathLike[str], prompt: int, chunk_lengths: Sequence[int], shadow_share: float = 1.0
 ) -> Sharing:
-    """The sharing of a model that is given by its configuration; see the functions above."""
-    module = partition_config(load_config(name), shadow_share)
+    """The sharing of a model without compiling it; see the functions above."""
+    module = partition(float_module(name), shadow_share)
     _, parameters = split_params(module["main"])
     sizes = {p.name: _bytes(p.ty.shape.values, str(p.ty.dtype)) for p in parameters}
     return measure_sharing(extract_graph(module), sizes, chunk_lengths, prompt)
@@ -89,8 +95,8 @@ def inspect_artifact(
 
 
 def token_axis_table(name: str | os.PathLike[str]) -> TokenAxisTable:
-    """The token axis of every value of a model that is given by its configuration."""
-    return analyze_token_axis(build_module(load_config(name))["main"])
+    """The token axis of every value of a model; see :func:`float_module`."""
+    return analyze_token_axis(float_module(name)["main"])
 
 
 def _bytes(shape: Sequence[ir.Expr], dtype: str) -> int:

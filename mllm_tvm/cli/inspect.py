@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--config",
         default=None,
         metavar="NAME|FILE",
-        help="partition a model without its weights: a config.json, or a shipped configuration (all: each)",
+        help="partition a model without its weights: a config.json, or a published model (all: each)",
     )
     parser.add_argument("--prompt", type=int, default=1024, metavar="N", help="prompt tokens (1024)")
     parser.add_argument(
@@ -41,21 +41,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Runs the command."""
     from mllm_tvm.errors import ArtifactError
-    from mllm_tvm.inspection import inspect_artifact, inspect_config, shipped_configurations, token_axis_table
+    from mllm_tvm.inspection import inspect_artifact, inspect_model, token_axis_table
+    from mllm_tvm.published import published_names
 
     if (args.artifact is None) == (args.config is None):
         raise ArtifactError("inspect what? expected an artifact or --config, one of the two")
     if args.artifact is not None:
         _print(inspect_artifact(args.artifact, args.prompt, args.chunk_lengths), args)
         return 0
-    names = shipped_configurations() if args.config == "all" else [args.config]
+    names = published_names() if args.config == "all" else [args.config]
     for name in names:
         if args.token_axis:
             print(token_axis_table(name))
             continue
         if len(names) > 1 and not args.json:
             print(f"{name}:")
-        _print(inspect_config(name, args.prompt, args.chunk_lengths or (256,), args.shadow_share), args)
+        _print(inspect_model(name, args.prompt, args.chunk_lengths or (256,), args.shadow_share), args)
     return 0
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mllm_tvm.published import PAPER_MODELS, published_settings
+
 from .errors import SimulationError
 
 
@@ -57,14 +59,27 @@ class ModelShape:
         return 2 * 4 * self.layers * self.kv_heads * self.head_dim * tokens
 
 
-_SHAPES = (
-    ModelShape("qwen1.5-1.8b", 24, 2048, 16, 16, 128, 5504, 151936),
-    ModelShape("gemma-2b", 18, 2048, 8, 1, 256, 16384, 256000),
-    ModelShape("phi-2", 32, 2560, 32, 32, 80, 10240, 51200, gated=False, parallel_block=True),
-    ModelShape("llama-2-7b", 32, 4096, 32, 32, 128, 11008, 32000),
-    ModelShape("mistral-7b", 32, 4096, 32, 8, 128, 14336, 32000),
-)
-MODELS = {shape.name: shape for shape in _SHAPES}
+def _published(name: str) -> ModelShape:
+    """The shape of a published model: Phi is the one with a parallel block and no gate."""
+    settings = published_settings(name)
+    is_phi = settings["model_type"] == "phi"
+    hidden, heads = settings["hidden_size"], settings["num_attention_heads"]
+    return ModelShape(
+        name=name,
+        layers=settings["num_hidden_layers"],
+        hidden=hidden,
+        heads=heads,
+        kv_heads=settings["num_key_value_heads"],
+        head_dim=settings.get("head_dim", hidden // heads),
+        intermediate=settings["intermediate_size"],
+        vocab=settings["vocab_size"],
+        gated=not is_phi,
+        parallel_block=is_phi,
+    )
+
+
+MODELS = {name: _published(name) for name in PAPER_MODELS}
+"""The paper's models."""
 
 
 def find_model(name: str) -> ModelShape:

@@ -13,7 +13,7 @@ from mllm_tvm.frontend import architectures
 from mllm_tvm.frontend.config import ConfigReader
 from mllm_tvm.frontend.model import Model
 from mllm_tvm.frontend.parameters import Weight
-from mllm_tvm.inspection import CONFIG_DIR
+from mllm_tvm.published import published_settings
 from mllm_tvm.recipe import LinearRecipe, Recipe
 from mllm_tvm.tensor_file import TensorWriter
 from relax_passes.expose_linear_inputs import linear_inputs
@@ -25,7 +25,7 @@ _POOL = 1 << 22
 def save_shaped(path: Path, name: str, **changes: Any) -> Path:
     """A float16 model with the configuration ``name`` and ``changes``, of random weights."""
     path.mkdir(parents=True)
-    settings = {**json.loads((CONFIG_DIR / f"{name}.json").read_text()), **changes}
+    settings = {**published_settings(name), **changes}
     settings.update(bos_token_id=None, eos_token_id=2)
     (path / "config.json").write_text(json.dumps(settings))
     architecture = architectures.find(settings["model_type"])

@@ -11,14 +11,13 @@ from mllm_tvm.artifact import Artifact
 from mllm_tvm.cli import main
 from mllm_tvm.errors import ArtifactError, ModelError
 from mllm_tvm.inspection import (
-    CONFIG_DIR,
     inspect_artifact,
-    inspect_config,
+    inspect_model,
     load_config,
-    shipped_configurations,
     token_axis_table,
 )
 from mllm_tvm.manifest import Call, FunctionSpec, Graph
+from mllm_tvm.published import CONFIG_DIR, published_names
 from mllm_tvm.sharing import measure_sharing
 from mllm_tvm.simulate.models import MODELS
 from mllm_tvm.tensor_file import tensor_bytes
@@ -28,7 +27,7 @@ PAPER_SHARED, PAPER_SAVED = 120 / 144, 0.75
 
 @pytest.mark.parametrize("name", MODELS)
 def test_real_models_share_more_than_the_paper(name: str) -> None:
-    sharing = inspect_config(name, prompt=1024, chunk_lengths=(256,), shadow_share=0.15)
+    sharing = inspect_model(name, prompt=1024, chunk_lengths=(256,), shadow_share=0.15)
     assert sharing.chunks == (256,) * 4
     assert sharing.npu_functions <= 5
     assert PAPER_SHARED <= sharing.shared_share < 1
@@ -53,7 +52,7 @@ def test_layers_add_calls_but_no_functions(tmp_path: Path) -> None:
     for layers in (3, 9):
         path = tmp_path / f"{layers}.json"
         path.write_text(json.dumps({**settings, "num_hidden_layers": layers}))
-        found.append(inspect_config(path, 1024, (256,)))
+        found.append(inspect_model(path, 1024, (256,)))
     assert [use.name for use in found[0].functions] == [use.name for use in found[1].functions]
     per_layer = (found[1].calls - found[0].calls) / 6
     assert per_layer == int(per_layer) > 4
@@ -105,7 +104,7 @@ def test_command_prints_a_table_or_json(capsys: pytest.CaptureFixture[str]) -> N
     ("arguments", "words"),
     [
         ([], ["expected an artifact or --config"]),
-        (["--config", "gpt-5"], ["gpt-5", *shipped_configurations()]),
+        (["--config", "gpt-5"], ["gpt-5", *published_names()]),
         (["no/such/artifact"], ["no/such/artifact"]),
         (["--config", "gemma-2b", "--shadow-share", "2"], ["shadow share is 2.0"]),
         (["--config", "gemma-2b", "--chunk-lengths", "0"], ["positive lengths"]),
