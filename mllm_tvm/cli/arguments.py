@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
+MODEL_HELP = "Hugging Face model directory, ONNX file or GGUF file"
+
 
 def lengths(text: str) -> tuple[int, ...]:
     """``16,64,256`` as a tuple of ints, for argparse."""

@@ -7,7 +7,7 @@ import dataclasses
 import json
 from typing import TYPE_CHECKING
 
-from mllm_tvm.cli.arguments import add_outlier_budget
+from mllm_tvm.cli.arguments import MODEL_HELP, add_outlier_budget
 
 if TYPE_CHECKING:
     from mllm_tvm.calibration import Calibration, Recipe
@@ -18,7 +18,7 @@ _SHARES = (0.0, 0.2, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
-    parser.add_argument("model", help="Hugging Face directory or ONNX file")
+    parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
     parser.add_argument("output", help="recipe file to write")
     parser.add_argument(
         "--calibration",

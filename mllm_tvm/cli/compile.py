@@ -7,14 +7,14 @@ import json
 import time
 from pathlib import Path
 
-from mllm_tvm.cli.arguments import add_compile_arguments, show_stage
+from mllm_tvm.cli.arguments import MODEL_HELP, add_compile_arguments, show_stage
 
 HELP = "compile a Hugging Face directory, an ONNX or a GGUF file into an artifact"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
-    parser.add_argument("model", help="Hugging Face model directory, ONNX or GGUF file")
+    parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
     parser.add_argument("output", help="artifact directory to make (an older artifact there is replaced)")
     add_compile_arguments(parser)
     parser.add_argument("--recipe", default=None, metavar="FILE", help="use this recipe, do not calibrate")

@@ -7,7 +7,7 @@ import dataclasses
 import json
 from typing import TYPE_CHECKING, Any
 
-from mllm_tvm.cli.arguments import add_compile_arguments, add_engine_arguments, add_outlier_budget
+from mllm_tvm.cli.arguments import MODEL_HELP, add_compile_arguments, add_engine_arguments, add_outlier_budget
 
 if TYPE_CHECKING:
     from mllm_tvm.evaluate import EvaluationSettings
@@ -19,7 +19,7 @@ _LAYER_SEGMENTS = 8
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
-    parser.add_argument("model", help="Hugging Face directory, ONNX file or artifact")
+    parser.add_argument("model", metavar="MODEL", help=f"{MODEL_HELP}, or artifact")
     parser.add_argument(
         "--tasks",
         required=True,

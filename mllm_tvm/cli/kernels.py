@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from mllm_tvm.cli.arguments import lengths
+from mllm_tvm.cli.arguments import MODEL_HELP, lengths
 
 if TYPE_CHECKING:
     from mllm_tvm.tuning.profile_kernels import KernelProfile
@@ -20,7 +20,7 @@ _DEFAULT_LENGTHS = (16, 64, 256)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments of ``profile kernels``."""
     parser.add_argument("shapes", nargs="*", metavar="MxKxN", help="shapes, besides those of --model")
-    parser.add_argument("--model", default=None, help="artifact or model directory, or a name like Gemma-2B")
+    parser.add_argument("--model", default=None, help=f"{MODEL_HELP}, artifact, or a name like gemma-2b")
     parser.add_argument("--chunk-lengths", type=lengths, default=_DEFAULT_LENGTHS, metavar="N,N")
     parser.add_argument("--target", default="qcom/hexagon-v68", metavar="TAG", help="Hexagon target")
     parser.add_argument("--device", default="qemu", help="qemu (default) or tracker://host:port/key")

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from mllm_tvm.cli.arguments import add_compile_arguments, add_engine_arguments, show_stage
+from mllm_tvm.cli.arguments import MODEL_HELP, add_compile_arguments, add_engine_arguments, show_stage
 
 if TYPE_CHECKING:
     from mllm_tvm.runtime.engine import Engine
@@ -24,8 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         default=None,
-        metavar="DIR",
-        help="an artifact or a Hugging Face directory; the latter is compiled, once, into the user's cache",
+        metavar="MODEL",
+        help=f"{MODEL_HELP} (compiled once, into the user's cache), or artifact",
     )
     parser.add_argument("--prompt", default=DEFAULT_PROMPT, help=f"text to continue ({DEFAULT_PROMPT!r})")
     parser.add_argument("--max-tokens", type=int, default=200, metavar="N", help="tokens to generate (200)")

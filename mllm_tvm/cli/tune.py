@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mllm_tvm.cli.arguments import lengths
+from mllm_tvm.cli.arguments import MODEL_HELP, lengths
 
 if TYPE_CHECKING:
     from mllm_tvm.tuning.tuner import Progress
@@ -22,7 +22,7 @@ _DEFAULT_LENGTHS = (16, 64, 256)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
-    parser.add_argument("model", help="artifact or model directory, or a name like Qwen1.5-1.8B")
+    parser.add_argument("model", metavar="MODEL", help=f"{MODEL_HELP}, artifact, or a name like gemma-2b")
     parser.add_argument("--target", default="qcom/hexagon-v68", metavar="TAG", help="Hexagon target")
     parser.add_argument("--trials", type=int, default=64, metavar="N", help="trials for each kernel (64)")
     parser.add_argument(
