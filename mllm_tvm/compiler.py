@@ -102,7 +102,13 @@ class CompiledModel:
         }
         tilings = choose_tilings(shapes.values(), self.target) if hexagon else {}
         kernels = {
-            name: linear_w8a8(*shape, hvx=hexagon, name=name, tiling=tilings.get(shape))
+            name: linear_w8a8(
+                *shape,
+                hvx=hexagon,
+                name=name,
+                tiling=tilings.get(shape),
+                contexts=self.target.contexts if hexagon else 1,
+            )
             for name, shape in shapes.items()
         }
         out.parent.mkdir(exist_ok=True)

@@ -6,6 +6,7 @@ import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING
 
 from mllm_tvm.cli.arguments import MODEL_HELP, lengths
@@ -24,6 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--chunk-lengths", type=lengths, default=_DEFAULT_LENGTHS, metavar="N,N")
     parser.add_argument("--target", default="qcom/hexagon-v68", metavar="TAG", help="Hexagon target")
     parser.add_argument("--device", default="qemu", help="qemu (default) or tracker://host:port/key")
+    parser.add_argument(
+        "--contexts", type=int, default=1, metavar="N", help="also run on N hardware contexts (1)"
+    )
     parser.add_argument("--untuned", action="store_true", help="use rules even where the log has a tiling")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
 
@@ -43,7 +47,7 @@ def execute(args: argparse.Namespace) -> int:
         raise TuningError("no kernels to profile: give shapes like 64x2048x2048, or --model")
     target = hexagon_target(args.target)
     log = None if args.untuned else TuningLog(target)
-    found = profile_kernels(shapes, target, lambda server: open_session(args.device, server), log)
+    found = profile_kernels(shapes, target, partial(open_session, args.device), log, args.contexts)
     if args.json:
         kernels = [{**asdict(profile), "chunk_length": profile.m} for profile in found]
         print(json.dumps({"target": target.tag, "device": args.device, "kernels": kernels}))
@@ -53,7 +57,10 @@ def execute(args: argparse.Namespace) -> int:
 
 
 def _table(found: Sequence[KernelProfile]) -> str:
-    header = f"{'MxKxN':>18} {'packets':>12} {'MAC/packet':>10} {'limit':>6} {'MB':>8}  exact  tiling"
+    header = (
+        f"{'MxKxN':>18} {'packets':>12} {'MAC/packet':>10} {'limit':>6} {'GEMM':>6} "
+        f"{'contexts':>10} {'MB':>8}  exact  tiling"
+    )
     return "\n".join([header, *map(_row, found)])
 
 
@@ -61,7 +68,8 @@ def _row(profile: KernelProfile) -> str:
     tiling = profile.tiling
     name = f"{profile.m}x{profile.k}x{profile.n}"
     return (
-        f"{name:>18} {profile.packets:>12} {profile.macs_per_packet:>10.1f} {profile.share:>6.1%} "
+        f"{name:>18} {profile.packets:>12} {profile.mac_per_packet:>10.1f} {profile.share:>6.1%} "
+        f"{profile.gemm_mac_per_packet:>6.1f} {profile.contexts:>3}: {profile.context_ratio:>4.2f}x "
         f"{profile.memory_bytes / 1e6:>8.1f}  {'yes' if profile.exact else 'NO':>5}  "
         f"{tiling.rows}x{tiling.blocks}x{tiling.unroll} {'tuned' if profile.tuned else 'rule'}"
     )

@@ -10,30 +10,26 @@ from __future__ import annotations
 import itertools
 import json
 import threading
-from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import astuple
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 from tvm.ir.utils import derived_object
 from tvm.s_tir import Schedule
 from tvm.s_tir import meta_schedule as ms
 
+from mllm_tvm.tuning.bench import Bench, OpenSession, ReferenceCase
 from mllm_tvm.tuning.workload import Shape, shape_of, tiling_of
 from targets.errors import DeviceError, ToolchainError
 from targets.hexagon.codegen import build_object
 from targets.hexagon.linear import linear_w8a8
-from targets.hexagon.session import DeviceSession
 from targets.hexagon.target import HexagonTarget
 from targets.hexagon.tiling import Tiling, rule_tiling, traffic
 from targets.hexagon.toolchain import link_server
-from targets.packing import linear_w8a8_reference, packed_shape
 
 TIE_BREAK = 1 / 64
 PACKETS_PER_SECOND = 1e9
-OpenSession = Callable[[Path], DeviceSession]
 
 
 class Candidate(NamedTuple):
@@ -157,7 +153,7 @@ class DeviceRunner(ms.runner.PyRunner):
         self.pool.shutdown()
 
     def _work(self, todo: list[tuple[Candidate, Future]], lock: threading.Lock) -> None:
-        bench: _Bench | None = None
+        bench: Bench | None = None
         while True:
             with lock:
                 if not todo:
@@ -169,8 +165,8 @@ class DeviceRunner(ms.runner.PyRunner):
             bench.session.close()
 
     def _measure(
-        self, bench: _Bench | None, candidate: Candidate
-    ) -> tuple[_Bench | None, ms.runner.RunnerResult]:
+        self, bench: Bench | None, candidate: Candidate
+    ) -> tuple[Bench | None, ms.runner.RunnerResult]:
         """Measures ``candidate``, on a new device if there is none; returns the device for the next one.
 
         Whatever goes wrong, it must not leave a future without a result.
@@ -183,76 +179,16 @@ class DeviceRunner(ms.runner.PyRunner):
                 self.lost = error if isinstance(error, DeviceError) else DeviceError(str(error))
                 return None, ms.runner.RunnerResult(None, str(error))
             try:
-                bench = bench or _Bench(session, self.cases[candidate.shape])
+                bench = bench or Bench(session, self.cases[candidate.shape])
                 return bench, self._result(bench, candidate)
             except Exception as error:
                 session.close()
                 bench, message = None, str(error)
         return None, ms.runner.RunnerResult(None, message)
 
-    def _result(self, bench: _Bench, candidate: Candidate) -> ms.runner.RunnerResult:
+    def _result(self, bench: Bench, candidate: Candidate) -> ms.runner.RunnerResult:
         outcome = bench.run(candidate.kernel)
         if not outcome.exact:
             return ms.runner.RunnerResult(None, f"{candidate.tiling} gives a wrong result")
         cost = cost_packets(candidate.shape, candidate.tiling, outcome.packets, self.target)
         return ms.runner.RunnerResult([cost / PACKETS_PER_SECOND], None)
-
-
-class Outcome(NamedTuple):
-    """What a run of a kernel cost, and whether its result was the reference's, bit for bit."""
-
-    packets: int
-    exact: bool
-
-
-class ReferenceCase(NamedTuple):
-    """Random x and packed w over all of their range, and the exact result."""
-
-    shape: Shape
-    x: np.ndarray
-    w: np.ndarray
-    y: np.ndarray
-
-    @classmethod
-    def of(cls, shape: Shape) -> ReferenceCase:
-        """The case of a shape, always the same."""
-        rng = np.random.default_rng(shape.macs)
-        x = rng.integers(-128, 128, (shape.m, shape.k), dtype=np.int8)
-        w = rng.integers(0, 256, packed_shape(shape.k, shape.n), dtype=np.uint8)
-        return cls(shape, x, w, linear_w8a8_reference(x, w))
-
-
-class _Bench:
-    """A session with the inputs of one case on the device."""
-
-    def __init__(self, session: DeviceSession, case: ReferenceCase) -> None:
-        self.session, self.case = session, case
-        self.x, self.w = session.upload(case.x), session.upload(case.w)
-        self.y = session.empty(case.y.shape, "int32")
-
-    def run(self, kernel: str) -> Outcome:
-        """Runs a kernel once."""
-        self.session.write(self.y, np.full(self.case.y.shape, 0x55555555, np.int32))
-        counters = self.session.call(kernel, self.x, self.w, self.y)
-        exact = np.array_equal(self.session.download(self.y), self.case.y)
-        return Outcome(counters.packets, exact)
-
-
-def measure(
-    target: HexagonTarget, kernels: Sequence[tuple[Shape, Tiling]], folder: Path, open_session: OpenSession
-) -> list[Outcome]:
-    """The outcome of each kernel on its whole shape.
-
-    Raises DeviceError when the device fails, ToolchainError when a kernel does not build.
-    """
-    functions = {
-        f"kernel{i}": linear_w8a8(*shape, hvx=True, name=f"kernel{i}", tiling=tiling)
-        for i, (shape, tiling) in enumerate(kernels)
-    }
-    build_object(functions, target.llvm_target(), folder / "kernels.o")
-    server = link_server([folder / "kernels.o"], "qemu", folder / "server")
-    with open_session(server) as session:
-        return [
-            _Bench(session, ReferenceCase.of(shape)).run(name)
-            for name, (shape, _) in zip(functions, kernels, strict=True)
-        ]

@@ -15,7 +15,7 @@ from targets.hexagon.tiling import Tiling, fit_vtcm, rule_tiling
 def choose_tilings(
     shapes: Iterable[Shape], target: HexagonTarget, root: Path | None = None
 ) -> dict[Shape, Tiling]:
-    """The tiling of each shape, fitted to the target's VTCM.
+    """The tiling of each shape, fitted to the target's VTCM and contexts.
 
     Shapes missing in the tuning log (``tuning_logs`` beside the package, or ``root``) get a rule-based one,
     and one line on the error stream counts them. Raises TuningError for a damaged log, TargetError for a
@@ -33,5 +33,8 @@ def choose_tilings(
             file=sys.stderr,
         )
     return {
-        shape: fit_vtcm(*shape, tuned[shape] or rule_tiling(*shape), target.vtcm_bytes) for shape in wanted
+        shape: fit_vtcm(
+            *shape, tuned[shape] or rule_tiling(*shape), target.vtcm_bytes, contexts=target.contexts
+        )
+        for shape in wanted
     }

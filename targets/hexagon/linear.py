@@ -9,14 +9,15 @@ others (``anchor``): it would address them all from one register, and with a lar
 need an addition of a long constant, that is, packets.
 
 The weights are stored + 128, which makes each result 128 * rowsum(x) too large, so accumulators start from
-the negated row sum. Row sums are computed once by each context, and live in the last 32 columns of its part
-of y until its last block of columns overwrites them: the kernel needs no scratch memory and next to no stack.
+the negated row sum. A context sums its rows once; the sums live in the last 32 columns of its part of y until
+its last block of columns overwrites them: the kernel needs no scratch memory and next to no stack.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 from tvm import tirx
@@ -26,6 +27,7 @@ from tvm.script.ir_builder import tirx as T  # noqa: N812 (the name TVM uses eve
 
 from targets.errors import TargetError
 from targets.hexagon.intrin import ALL_BYTES_128, GENERIC, HVX, VNNI, DotUnit, constant
+from targets.hexagon.loops import EachBlock, each_block, share, split_contexts
 from targets.hexagon.target import host_target, supports_vnni
 from targets.hexagon.tiling import (
     COLUMNS,
@@ -40,26 +42,40 @@ from targets.hexagon.tiling import (
 
 
 def linear_w8a8(
-    m: int, k: int, n: int, *, hvx: bool, name: str, tiling: Tiling | None = None, contexts: int = 1
+    m: int,
+    k: int,
+    n: int,
+    *,
+    hvx: bool,
+    name: str,
+    tiling: Tiling | None = None,
+    contexts: int = 1,
+    zero_point: bool = True,
 ) -> tirx.PrimFunc:
     """The kernel ``name(x [m, k] int8, w [n/32, k/4, 32, 4] uint8, y [m, n] int32)``, all contiguous.
 
     ``hvx`` chooses Hexagon vector instructions. Each buffer must then start at a multiple of 128 bytes;
     nothing checks it, and an HVX load ignores the low address bits. Otherwise the kernel is for the CPU this
     runs on, with AVX512-VNNI where it has it, and buffers start at a multiple of 64 bytes. ``tiling``
-    replaces the rule-based one. With ``contexts`` > 1 the columns are a parallel loop of that many parts.
-    Raises TargetError unless m >= 1, k is a positive multiple of 4 and n of 32, and, for HVX, the tensors
-    fit the 32-bit address space.
+    replaces the rule-based one. With ``contexts`` > 1 the rows or the columns of a panel are a parallel loop
+    of up to that many parts (``split_contexts``). Without ``zero_point`` the kernel is the bare product
+    ``x @ w`` of unsigned weights, which tells what the zero point costs.
+
+    Raises TargetError unless m >= 1, k is a positive multiple of 4 and n of 32, and, for HVX, the tensors fit
+    the 32-bit address space.
     """
     unit = HVX if hvx else VNNI if supports_vnni(host_target()) else GENERIC
     _check_shape(m, k, n)
     if hvx:
         check_address_space(m, k, n)
         tiling = tiling or rule_tiling(m, k, n)
-    return build_linear(m, k, n, unit if tiling is None else replace(unit, tiling=tiling), name, contexts)
+    unit = unit if tiling is None else replace(unit, tiling=tiling)
+    return build_linear(m, k, n, unit, name, contexts, zero_point)
 
 
-def build_linear(m: int, k: int, n: int, unit: DotUnit, name: str, contexts: int = 1) -> tirx.PrimFunc:
+def build_linear(
+    m: int, k: int, n: int, unit: DotUnit, name: str, contexts: int = 1, zero_point: bool = True
+) -> tirx.PrimFunc:
     """``linear_w8a8`` on a given dot-product unit."""
     _check_shape(m, k, n)
     if contexts < 1:
@@ -71,7 +87,7 @@ def build_linear(m: int, k: int, n: int, unit: DotUnit, name: str, contexts: int
         x = T.arg("x", T.buffer((m, k), "int8", align=align))
         w = T.arg("w", T.buffer((n // COLUMNS, k // 4, COLUMNS, 4), "uint8", align=align))
         y = T.arg("y", T.buffer((m, n), "int32", align=align))
-        _Kernel(m, k, n, unit, x, w, y).emit(contexts)
+        _Kernel(m, k, n, unit, zero_point, x, w, y).emit(contexts)
     return builder.get()
 
 
@@ -94,57 +110,52 @@ class _Kernel:
     """Emits the statements of one kernel into the current IRBuilder frame."""
 
     def __init__(
-        self, m: int, k: int, n: int, unit: DotUnit, x: tirx.Buffer, w: tirx.Buffer, y: tirx.Buffer
+        self,
+        m: int,
+        k: int,
+        n: int,
+        unit: DotUnit,
+        zero_point: bool,
+        x: tirx.Buffer,
+        w: tirx.Buffer,
+        y: tirx.Buffer,
     ) -> None:
         self.m, self.steps, self.blocks, self.unit = m, k // 4, n // COLUMNS, unit
+        self.zero_point = zero_point
         self.x, self.y = x, y
         self.flat_x = T.decl_buffer((m * k,), "int8", data=x.data, align=4 * unit.lanes)
         self.flat_w = T.decl_buffer((n * k,), "uint8", data=w.data, align=4 * unit.lanes)
 
     def emit(self, contexts: int) -> None:
-        runs = split(self.blocks, self.unit.tiling.blocks)
-        parts = min(contexts, runs[0].repeats)
-        if parts == 1:
-            self._part(runs, self.blocks - 1)
-            return
-        with T.parallel(0, parts) as part:
-            self._parallel_part(runs, part, parts)
-
-    def _parallel_part(self, runs: list[Run], part: Expr, parts: int) -> None:
-        """Columns of one context: a share of the first run; the last context also has the rest."""
-        main, rest = runs[0], runs[1:]
-        begin, end = (T.bind((part + i) * main.repeats // parts) for i in (0, 1))
-        last = end * main.size - 1
-        if rest:
-            last = tirx.Select(part == parts - 1, tirx.const(self.blocks - 1, "int32"), last)
-        sums_at = T.bind(last)
-
-        def columns(emit_block: Callable[[Expr, int], None]) -> None:
-            with T.serial(begin, end) as j:
-                emit_block(j * main.size, main.size)
-            if rest:
-                with T.If(part == parts - 1), T.Then():
-                    _each_block(rest, emit_block)
-
-        self._panels(columns, sums_at)
-
-    def _part(self, runs: list[Run], sums_at: int) -> None:
-        self._panels(lambda emit_block: _each_block(runs, emit_block), tirx.const(sums_at, "int32"))
-
-    def _panels(self, columns: Callable[[Callable[[Expr, int], None]], None], sums_at: Expr) -> None:
-        """All rows, a panel at a time; ``columns`` emits the loops over column blocks."""
+        """All rows, a panel at a time."""
         tiling = self.unit.tiling
         for start, count, size in split_evenly(self.m, min(tiling.panel or self.m, self.m)):
-            rows = split(size, tiling.rows)
             with T.serial(0, count) as p:
-                first = start + p * size
-                _each_block(rows, lambda row, r: self._row_sums(first + row, r, sums_at))  # noqa: B023
-                columns(
-                    lambda block, b: _each_block(
-                        rows,  # noqa: B023
-                        lambda row, r: self._tile(first + row, r, block, b, sums_at),  # noqa: B023
-                    )
-                )
+                self._panel(start + p * size, split(size, tiling.rows), contexts)
+
+    def _panel(self, first: Expr, rows: list[Run], contexts: int) -> None:
+        columns = split(self.blocks, self.unit.tiling.blocks)
+        axis, parts = split_contexts(rows, columns, contexts)
+        all_rows, all_columns = partial(each_block, rows), partial(each_block, columns)
+        last = tirx.const(self.blocks - 1, "int32")
+        if parts == 1:
+            self._part(first, all_rows, all_columns, last)
+            return
+        with T.parallel(0, parts) as part:
+            if axis == "rows":
+                self._part(first, share(rows, part, parts)[0], all_columns, last)
+            else:
+                self._part(first, all_rows, *share(columns, part, parts))
+
+    def _part(self, first: Expr, each_row: EachBlock, each_column: EachBlock, sums_at: Expr) -> None:
+        """What one context does; the row sums are in column block ``sums_at``, its last."""
+        if self.zero_point:
+            each_row(lambda row, rows: self._row_sums(first + row, rows, sums_at))
+        each_column(
+            lambda block, blocks: each_row(
+                lambda row, rows: self._tile(first + row, rows, block, blocks, sums_at)
+            )
+        )
 
     def _row_sums(self, row: Expr, rows: int, sums_at: Expr) -> None:
         """y[row : row + rows, 32 columns of block ``sums_at``] = -128 * rowsum(x)."""
@@ -187,12 +198,16 @@ class _Kernel:
         vectors = blocks * per_block
         accs = self._accumulators(rows * vectors)
         for q, acc in enumerate(accs):
-            self._set(acc, self.y[row + q // vectors, tirx.Ramp(COLUMNS * sums_at, 1, self.unit.lanes)])
+            self._set(acc, self._initial(row + q // vectors, sums_at))
         streams = self._streams(row, rows, block, blocks)
         self._steps(0, lambda step: self._multiply(accs, streams, step))
         for q, acc in enumerate(accs):
             vector = q % vectors
             self._store(row + q // vectors, block + vector // per_block, vector % per_block, self._get(acc))
+
+    def _initial(self, row: Expr, sums_at: Expr) -> Expr:
+        lanes = self.unit.lanes
+        return self.y[row, tirx.Ramp(COLUMNS * sums_at, 1, lanes)] if self.zero_point else constant(0, lanes)
 
     def _streams(self, row: Expr, rows: int, block: Expr, blocks: int) -> _Streams:
         return _Streams(
@@ -247,9 +262,3 @@ class _Kernel:
 
     def _set(self, acc: tirx.Buffer, value: Expr) -> None:
         T.buffer_store(acc, value, [tirx.Ramp(0, 1, self.unit.lanes)])
-
-
-def _each_block(runs: list[Run], emit: Callable[[Expr, int], None]) -> None:
-    for start, count, size in runs:
-        with T.serial(0, count) as i:
-            emit(start + i * size, size)

@@ -101,7 +101,8 @@ class Traffic:
     """Bytes one call moves.
 
     ``memory``: across the memory bus. ``vtcm``: between VTCM and registers. ``resident``: what has to be in
-    the VTCM at once (a panel of activations, and two windows of the weight stream, one being filled).
+    the VTCM at once (a panel of activations, and for each context two windows of its weight stream, one being
+    filled).
     """
 
     memory: int
@@ -109,8 +110,8 @@ class Traffic:
     resident: int
 
 
-def traffic(m: int, k: int, n: int, tiling: Tiling) -> Traffic:
-    """What ``linear_w8a8`` of this shape and tiling moves."""
+def traffic(m: int, k: int, n: int, tiling: Tiling, contexts: int = 1) -> Traffic:
+    """What ``linear_w8a8`` of this shape and tiling moves on ``contexts`` contexts."""
     panel = min(tiling.panel or m, m)
     panels = math.ceil(m / panel)
     column_groups = math.ceil(n / (COLUMNS * tiling.blocks))
@@ -118,7 +119,7 @@ def traffic(m: int, k: int, n: int, tiling: Tiling) -> Traffic:
     return Traffic(
         memory=m * k + panels * k * n + 4 * m * n,
         vtcm=column_groups * m * k + row_groups * k * n + 4 * m * n,
-        resident=panel * k + 2 * _STREAM_VECTORS * _VECTOR_BYTES * tiling.blocks,
+        resident=panel * k + contexts * 2 * _STREAM_VECTORS * _VECTOR_BYTES * tiling.blocks,
     )
 
 
@@ -137,15 +138,16 @@ def check_address_space(m: int, k: int, n: int) -> None:
         )
 
 
-def fit_vtcm(m: int, k: int, n: int, tiling: Tiling, vtcm_bytes: int) -> Tiling:
+def fit_vtcm(m: int, k: int, n: int, tiling: Tiling, vtcm_bytes: int, contexts: int = 1) -> Tiling:
     """``tiling`` with the panel made as small as ``vtcm_bytes`` demands.
 
     Raises TargetError when not even one register block's rows fit.
     """
-    if traffic(m, k, n, tiling).resident <= vtcm_bytes:
+    resident = traffic(m, k, n, tiling, contexts).resident
+    if resident <= vtcm_bytes:
         return tiling
     rows = min(tiling.rows, m)
-    stream = traffic(m, k, n, tiling).resident - min(tiling.panel or m, m) * k
+    stream = resident - min(tiling.panel or m, m) * k
     panel = (vtcm_bytes - stream) // k // rows * rows
     if panel < rows:
         raise TargetError(

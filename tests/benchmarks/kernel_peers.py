@@ -19,8 +19,8 @@ from pathlib import Path
 
 import tvm
 
+from mllm_tvm.tuning.bench import ReferenceCase
 from mllm_tvm.tuning.log import TuningLog
-from mllm_tvm.tuning.measure import ReferenceCase
 from mllm_tvm.tuning.profile_kernels import parse_shape
 from mllm_tvm.tuning.workload import Shape, workload
 from targets.hexagon.codegen import build_object

@@ -29,22 +29,35 @@ CONFIG = {
 
 @pytest.mark.skipif(shutil.which("qemu-hexagon") is None, reason="qemu-hexagon is not installed")
 def test_kernels_are_counted_and_checked(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["profile", "kernels", "--json", "--untuned", "16x256x128", "1x64x64"]) == 0
+    command = ["profile", "kernels", "--untuned", "--contexts", "4", "64x256x320", "1x64x64"]
+    assert main([*command, "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     kernels = report["kernels"]
     assert [(k["m"], k["k"], k["n"], k["chunk_length"]) for k in kernels] == [
-        (16, 256, 128, 16),
+        (64, 256, 320, 64),
         (1, 64, 64, 1),
     ]
     for kernel, limit in zip(kernels, (256, 128), strict=True):
         macs = kernel["m"] * kernel["k"] * kernel["n"]
         moved = traffic(kernel["m"], kernel["k"], kernel["n"], Tiling(**kernel["tiling"]))
         assert kernel["exact"] is True
-        assert kernel["macs_per_packet"] == pytest.approx(macs / kernel["packets"], abs=0.01)
+        assert kernel["mac_per_packet"] == pytest.approx(macs / kernel["packets"], abs=0.01)
         assert kernel["share"] == pytest.approx(macs / kernel["packets"] / limit, abs=1e-4)
+        assert kernel["mac_per_packet"] < kernel["gemm_mac_per_packet"] < limit
         assert kernel["memory_bytes"] == moved.memory
-    assert main(["profile", "kernels", "--untuned", "16x256x128"]) == 0
-    assert "16x256x128" in capsys.readouterr().out
+    assert kernels[0]["context_ratio"] == pytest.approx(
+        kernels[0]["packets"] / kernels[0]["context_packets"], abs=1e-3
+    )
+    assert kernels[0]["context_ratio"] > 3.7
+    assert kernels[0]["context_packets"] * 4 > kernels[0]["total_packets"] > kernels[0]["packets"]
+    assert main(["profile", "kernels", "--untuned", "1x64x64"]) == 0
+    assert "1x64x64" in capsys.readouterr().out
+
+
+def test_more_contexts_than_there_are_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    for contexts in ("0", "5"):
+        assert main(["profile", "kernels", "64x64x64", "--contexts", contexts]) == 1
+        assert "qcom/hexagon-v68 has 4" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["64x512", "axbxc", "64x-1x32"])

@@ -16,9 +16,10 @@ from targets.errors import TargetError
 from targets.hexagon.codegen import build_object
 from targets.hexagon.intrin import GENERIC, VNNI, DotUnit
 from targets.hexagon.linear import build_linear, linear_w8a8
+from targets.hexagon.loops import ContextSplit, split_contexts
 from targets.hexagon.session import Counters, DeviceSession, open_session
 from targets.hexagon.target import hexagon_target, host_target, supports_vnni
-from targets.hexagon.tiling import Tiling, choose_unroll, split
+from targets.hexagon.tiling import Tiling, choose_unroll, rule_tiling, split
 from targets.hexagon.toolchain import link_server
 from targets.packing import linear_w8a8_reference, pack_weight
 
@@ -38,13 +39,22 @@ EXTREME_SHAPE: Shape = (3, 512, 96)
 MEASURED_SHAPE: Shape = (64, 512, 512)
 # (shape, whole-call MAC per packet at least): a long K, few rows, one row.
 RATES = [((64, 4096, 128), 240.0), ((16, 2048, 256), 235.0), ((1, 2048, 512), 120.0)]
-# Panels with a rest, and columns in parallel parts with and without a rest.
+# Panels with a rest, and contexts that share columns or rows, with and without a rest.
 CUTS = [
     ((21, 172, 96), Tiling(4, 2, 8, panel=8), 1),
     ((9, 64, 288), Tiling(4, 2, 8), 4),
     ((8, 64, 256), Tiling(4, 2, 8), 4),
     ((21, 172, 160), Tiling(3, 2, 4, panel=6), 2),
     ((2, 64, 32), Tiling(2, 2, 4), 4),
+    ((33, 64, 96), Tiling(4, 2, 8), 4),
+    ((39, 172, 64), Tiling(4, 2, 8, panel=16), 3),
+]
+SPLITS = [
+    ((256, 2048), ContextSplit("columns", 4)),
+    ((256, 320), ContextSplit("rows", 4)),
+    ((16, 128), ContextSplit("rows", 4)),
+    ((1, 4096), ContextSplit("columns", 4)),
+    ((2, 32), ContextSplit("columns", 1)),
 ]
 UNITS = [GENERIC, VNNI] if supports_vnni(host_target()) else [GENERIC]
 
@@ -134,7 +144,7 @@ def test_device_kernel_is_exact(device: DeviceSession, shape: Shape) -> None:
 
 
 @pytest.mark.parametrize("cut", CUTS, ids=lambda cut: _name(cut[0]))
-def test_panels_and_parallel_columns_are_exact(device: DeviceSession, cut: tuple[Shape, Tiling, int]) -> None:
+def test_panels_and_contexts_are_exact(device: DeviceSession, cut: tuple[Shape, Tiling, int]) -> None:
     x, packed = _random_case(cut[0])
     y, _ = _run_on_device(device, x, packed)
     np.testing.assert_array_equal(y, linear_w8a8_reference(x, packed))
@@ -204,6 +214,14 @@ def test_any_tiling_gives_the_same_result(tiling: Tiling) -> None:
 def test_a_tiling_without_rows_is_refused() -> None:
     with pytest.raises(TargetError, match=r"rows=0.*at least 1"):
         Tiling(rows=0, blocks=2, unroll=16)
+
+
+@pytest.mark.parametrize(("size", "expected"), SPLITS, ids=str)
+def test_contexts_share_what_can_be_shared_evenly(size: tuple[int, int], expected: ContextSplit) -> None:
+    tiling = rule_tiling(size[0], 512, size[1])
+    rows, columns = split(size[0], tiling.rows), split(size[1] // 32, tiling.blocks)
+    assert split_contexts(rows, columns, 4) == expected
+    assert split_contexts(rows, columns, 1).parts == 1
 
 
 def test_a_kernel_without_contexts_is_refused() -> None:

@@ -35,6 +35,15 @@ def test_traffic_of_one_panel_is_each_tensor_once() -> None:
     assert moved.vtcm == 4 * 64 * 512 + 16 * 512 * 256 + 4 * 64 * 256
 
 
+def test_each_context_has_windows_of_its_own() -> None:
+    tiling = Tiling(4, 2, 16)
+    one, four = (traffic(64, 512, 256, tiling, contexts) for contexts in (1, 4))
+    assert four.resident - one.resident == 3 * (one.resident - 64 * 512)
+    room = one.resident
+    assert fit_vtcm(64, 512, 256, tiling, room).panel == 0
+    assert 0 < fit_vtcm(64, 512, 256, tiling, room, contexts=4).panel < 64
+
+
 def test_each_panel_reads_the_weights_again() -> None:
     whole, panels = (traffic(64, 512, 256, Tiling(4, 2, 16, panel)) for panel in (0, 24))
     assert panels.memory - whole.memory == 2 * 512 * 256
