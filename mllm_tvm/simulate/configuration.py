@@ -6,16 +6,17 @@ from dataclasses import dataclass, field, replace
 
 from .errors import SimulationError
 
-PLACEABLE = ("linear", "norm", "activation")
+PLACEABLE = ("linear", "norm", "activation", "attention")
 
 
 @dataclass(frozen=True)
 class Placement:
-    """The processor of each kind of function: ``cpu`` or ``npu``; attention and shadows are on the CPU."""
+    """The processor of each kind of function: ``cpu`` or ``npu``; shadows are on the CPU."""
 
     linear: str = "npu"
     norm: str = "cpu"
     activation: str = "npu"
+    attention: str = "cpu"
 
     def __post_init__(self) -> None:
         for kind in PLACEABLE:
@@ -76,7 +77,8 @@ CPU_ONLY = Configuration(
 )
 PAPER = Configuration("paper")
 SHADOW = replace(PAPER, name="shadow-outliers", policy="sequential")
-CHUNKED = replace(SHADOW, name="chunk-sharing", pruned_share=1.0, grouped=True)
+_NPU = Placement("npu", "npu", "npu", "npu")
+CHUNKED = replace(SHADOW, name="chunk-sharing", pruned_share=1.0, grouped=True, placement=_NPU)
 NAIVE = replace(CHUNKED, name="naive-npu", chunk_lengths=(), plain_shapes=True, builds_graph=True)
 OURS = Configuration(
     "ours",

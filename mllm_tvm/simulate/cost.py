@@ -26,8 +26,12 @@ class Work:
     float_bytes: int = 0
     float_macs: int = 0
     context_macs: int = 0
-    grouped_inputs: int = 0
-    """Input channels of linears quantized in groups, each linear counted."""
+    context_elements: int = 0
+    """Elements of keys and values for each token that is attended to."""
+    heads: int = 0
+    """Attention scores of a row for each token that it attends to."""
+    grouped: bool = False
+    """Linears are quantized in groups along K."""
     plain_shape: bool = False
     waits: int = 0
     """Synchronizations with another processor."""
@@ -39,7 +43,9 @@ class Work:
             self.float_bytes + other.float_bytes,
             self.float_macs + other.float_macs,
             self.context_macs + other.context_macs,
-            self.grouped_inputs + other.grouped_inputs,
+            self.context_elements + other.context_elements,
+            self.heads + other.heads,
+            self.grouped or other.grouped,
             self.plain_shape or other.plain_shape,
             self.waits + other.waits,
         )
@@ -57,7 +63,7 @@ class CostModel:
     def seconds(self, work: Work, processor: str, rows: int, context: float = 0.0) -> float:
         """Seconds of ``work`` on ``rows`` rows that attend to ``context`` tokens each on average."""
         if processor == "npu":
-            return self._npu(work, rows)
+            return self._npu(work, rows, context)
         return self._cpu(work, rows, context)
 
     def chunk_efficiency(self, rows: int) -> float:
@@ -71,16 +77,18 @@ class CostModel:
         part = (rows - low) / (high - low)
         return self._shares[index - 1] + part * (self._shares[index] - self._shares[index - 1])
 
-    def _npu(self, work: Work, rows: int) -> float:
+    def _npu(self, work: Work, rows: int, context: float) -> float:
         npu = self.profile.npu
-        slowdown = npu.plain_shape_slowdown if work.plain_shape else 1.0
-        rate = npu.int8_macs_per_s * self.chunk_efficiency(rows) / slowdown
-        compute = rows * work.weights / rate
+        compute = rows * work.weights / (npu.int8_macs_per_s * self.chunk_efficiency(rows))
         linear = max(compute, work.weights / npu.bandwidth_bytes_per_s)
-        linear += rows * work.grouped_inputs * npu.grouped_s_per_input * slowdown
+        linear *= npu.plain_shape_slowdown if work.plain_shape else 1.0
+        linear *= npu.grouped_slowdown if work.grouped else 1.0
+        attended = context + (rows - 1) / 2  # by the last row: products compute as much for every row
+        elements = (work.context_elements + rows * work.heads) * attended
+        floats = elements * npu.float_s_per_element
         transfer = rows * work.io_bytes / npu.dma_bytes_per_s
         vector = rows * work.float_bytes / npu.vector_bytes_per_s
-        return linear + transfer + vector + npu.launch_s + work.waits * npu.synchronization_s
+        return linear + floats + transfer + vector + npu.launch_s + work.waits * npu.synchronization_s
 
     def _cpu(self, work: Work, rows: int, context: float) -> float:
         cpu = self.profile.cpu

@@ -67,7 +67,8 @@ class _Expansion:
         """What precedes the first chunk: the vendor's graph build, the state of a prefill."""
         profile = self._cost.profile
         if self._configuration.builds_graph:
-            self._prepare("build", profile.npu.build_s_per_weight * model.linear_weights)
+            seconds = profile.npu.build_s_per_squared_weight * model.layers * model.layer_weights**2
+            self._prepare("build", seconds)
         if self._configuration.sets_up:
             self._prepare("set-up", profile.cpu.setup_s_per_channel * model.hidden * model.layers)
 

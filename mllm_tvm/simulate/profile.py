@@ -16,7 +16,13 @@ from typing import Any, get_type_hints
 from .errors import SimulationError
 
 SUFFIX = ".toml"
-_MAY_BE_ZERO = {"launch_s", "synchronization_s", "idle_w", "build_s_per_weight", "setup_s_per_channel"}
+_MAY_BE_ZERO = {
+    "launch_s",
+    "synchronization_s",
+    "idle_w",
+    "build_s_per_squared_weight",
+    "setup_s_per_channel",
+}
 
 
 @dataclass(frozen=True)
@@ -38,10 +44,12 @@ class NpuProfile:
     """From the CPU's request to the start of a function and back, beside its work."""
     synchronization_s: float
     """Waiting for a float result of the CPU that has to be added to an integer result."""
-    grouped_s_per_input: float
-    """Extra, per row and input channel, of linears quantized in groups along K: a product for each group."""
-    build_s_per_weight: float
-    """Building and optimizing the graph of a new prompt length on the vendor's stack."""
+    float_s_per_element: float
+    """Of attention in float, per element of keys, values (whatever the rows they meet) and scores."""
+    grouped_slowdown: float
+    """Of linears quantized in groups along K (products of groups, added in float) against per tensor."""
+    build_s_per_squared_weight: float
+    """Building and optimizing the graph of a new prompt length, per layer and square of its weights."""
     plain_shape_slowdown: float
     """Of activations in their plain shape against the best equivalent shape."""
     memory_bytes: int

@@ -88,7 +88,7 @@ class _Builder:
     def add_layer(self, layer: int) -> None:
         m = self._model
         norm = self._norm("norm1", layer)
-        qkv = self._linear("qkv", layer, m.hidden, m.qkv_columns, norm, 3)
+        qkv = self._linear("qkv", layer, m.hidden, m.qkv_columns, norm)
         attended = self._attention(layer, qkv)
         o = self._linear("o", layer, m.heads * m.head_dim, m.hidden, attended)
         if m.parallel_block:
@@ -104,7 +104,7 @@ class _Builder:
 
     def _feed_forward(self, layer: int, norm: tuple[str, ...]) -> tuple[str, ...]:
         m = self._model
-        up = self._linear("up", layer, m.hidden, m.up_columns, norm, 1 + m.gated)
+        up = self._linear("up", layer, m.hidden, m.up_columns, norm)
         return self._linear("down", layer, m.intermediate, m.hidden, self._activation(layer, up))
 
     def _norm(self, name: str, layer: int) -> tuple[str, ...]:
@@ -136,24 +136,21 @@ class _Builder:
         m = self._model
         width = m.heads * m.head_dim
         rotated = (m.heads + m.kv_heads) * m.head_dim
-        float_bytes = self._bytes(_DEQUANTIZE, "cpu") * m.qkv_columns + self._bytes(_ROTARY, "cpu") * rotated
-        float_bytes += self._bytes(_QUANTIZE, "cpu") * width
-        work = Work(float_bytes=float_bytes, context_macs=2 * width)
-        return self._append(Op(f"{layer}.attention", layer, "cpu", work, deps))
+        on = self._configuration.placement.attention
+        float_bytes = self._bytes(_DEQUANTIZE, on) * m.qkv_columns + self._bytes(_ROTARY, on) * rotated
+        float_bytes += self._bytes(_QUANTIZE, on) * width
+        # Queries that share a key-value head are rows of one product.
+        elements = 2 * m.kv_heads * m.head_dim
+        work = Work(float_bytes=float_bytes, context_macs=2 * width, context_elements=elements, heads=m.heads)
+        return self._append(Op(f"{layer}.attention", layer, on, work, deps, _FLOAT * m.qkv_columns, width))
 
-    def _linear(
-        self, name: str, layer: int, k: int, n: int, deps: tuple[str, ...], projections: int = 1
-    ) -> tuple[str, ...]:
-        """The linear and, in a layer that keeps it, its shadow: both end before the result is used.
-
-        ``projections`` of the model, which share their input, are computed as one.
-        """
+    def _linear(self, name: str, layer: int, k: int, n: int, deps: tuple[str, ...]) -> tuple[str, ...]:
+        """The linear and, in a layer that keeps it, its shadow: both end before the result is used."""
         shadowed = layer in self._shadows
         processor = self._configuration.placement.linear
         c = self._configuration
-        grouped = k * projections if c.grouped else 0
         waits = int(shadowed and not c.merges_on_cpu)
-        work = Work(weights=k * n, grouped_inputs=grouped, plain_shape=c.plain_shapes, waits=waits)
+        work = Work(weights=k * n, grouped=c.grouped, plain_shape=c.plain_shapes, waits=waits)
         linear = self._append(Op(f"{layer}.{name}", layer, processor, work, deps, _INT8 * k, _FLOAT * n))
         if not shadowed:
             return linear
@@ -179,6 +176,8 @@ def _fuse(ops: list[Op]) -> tuple[Op, ...]:
         deps = tuple(dict.fromkeys(renamed[dep] for dep in op.deps))
         before = fused[deps[0]] if len(deps) == 1 else None
         chain = before is not None and consumers[op.deps[0]] == 1 and len(op.deps) == 1
+        # What attends to earlier chunks is not shared by chunks, and so no part of a shared function.
+        chain = chain and before is not None and not before.reads_cache and not op.reads_cache
         if before is not None and chain and before.processor == op.processor == "npu":
             fused[before.name] = _join(before, op)
             renamed[op.name] = before.name
