@@ -19,8 +19,7 @@ from mllm_tvm.tensor_file import aligned_copy, read_tensors
 
 CPU_LIBRARY = "cpu.so"
 DEVICE_SERVER, HOST_SERVER = "npu/server.hexagon", "npu/server.host"
-WEIGHTS_FILE, SHADOW_FILE, FLOAT_FILE = "weights.safetensors", "shadow.safetensors", "float.safetensors"
-HOT_FILE = "hot.safetensors"
+WEIGHTS_FILE, HOT_FILE, FLOAT_FILE = "weights.safetensors", "hot.safetensors", "float.safetensors"
 TOKENIZER_FILE, CONFIG_FILE, RECIPE_FILE = "tokenizer.json", "config.json", "recipe.json"
 _HASH_BLOCK = 1 << 20
 
@@ -42,7 +41,7 @@ class Artifact:
     def parameters(self) -> dict[str, np.ndarray]:
         """All parameters by name, 64-byte aligned; raises ArtifactError if one is missing.
 
-        They are memory-mapped, except for the hot rows of shadow weights, which are read now and stay.
+        They are memory-mapped, except for the float rows of hot channels, which are read now and stay.
         """
         files = {name: self._read(name) for name in set(self.manifest.parameters.values())}
         missing = [name for name, file in self.manifest.parameters.items() if name not in files[file]]
@@ -52,8 +51,7 @@ class Artifact:
         return {name: files[file][name] for name, file in self.manifest.parameters.items()}
 
     def _read(self, name: str) -> dict[str, np.ndarray]:
-        # Of the shadow weights single rows are needed, here and there: no reading ahead.
-        tensors = read_tensors(self.file(name), random_access=name == SHADOW_FILE)
+        tensors = read_tensors(self.file(name))
         if name == HOT_FILE:
             return {tensor: aligned_copy(value) for tensor, value in tensors.items()}
         return tensors

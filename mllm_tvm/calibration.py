@@ -243,7 +243,9 @@ class _Outliers:
         order = [int(channel) for channel in np.argsort(-self.counts, kind="stable")]
         total = int(self.counts.sum())
         worst = [(channel, int(self.counts[channel])) for channel in order[:LISTED_CHANNELS]]
-        hot = order[: int(np.ceil(hot_share * len(order)))] if self.activation == STATIC else []
+        hot = list(self.linear.hot_channels)
+        if self.activation == STATIC:
+            hot = order[: int(np.ceil(hot_share * len(order)))]
         return replace(
             self.linear,
             outlier_share=total / self.values,

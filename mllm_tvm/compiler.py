@@ -161,7 +161,7 @@ class CompiledModel:
             quantization={
                 "scheme": self.recipe.scheme,
                 "activation": self.recipe.activation,
-                "linears": len(self.recipe.linears),
+                "linears": len(self.recipe.schemes()),
             },
             graph=self.graph,
             parameters={name: parameter_file(name) for name in self._parameter_types()},

@@ -104,33 +104,26 @@ def layer_reports(
     return compare_layers(loaded, recipe, [item.texts[0] for item in task.items[:segments]])
 
 
+@dataclass(frozen=True)
 class Run:
-    """A scheme that is ready to run: ``forward`` counts the tokens it sees."""
+    """A scheme that is ready to run: ``forward`` maps token ids to logits [seq, vocab] float32."""
 
-    def __init__(self, forward: Forward, artifact: Artifact | None = None, linears: int = 0):
-        self.tokens = 0
-        self.artifact = artifact
-        self.linears = linears
-        self._forward = forward
-
-    def forward(self, ids: Sequence[int]) -> np.ndarray:
-        """Token ids -> logits [seq, vocab] float32."""
-        self.tokens += len(ids)
-        return self._forward(ids)
+    forward: Forward
+    artifact: Artifact | None = None
 
     def shadow(self) -> dict[str, object] | None:
         """Memory and misses of the shadow path, if the scheme has one with hot rows."""
         memory = shadow_memory(self.artifact) if self.artifact else None
-        if memory is None or not memory.channels:
+        if memory is None or not memory.rows:
             return None
         return {
             "resident_bytes": memory.resident_bytes,
             "resident_share": round(memory.resident_share, 6),
-            "hot_rows": memory.hot_rows,
-            "file_rows": memory.file_rows,
+            "hits": memory.hits,
+            "misses": memory.misses,
             "hot_share": round(memory.hot_share, 4),
-            "outlier_share": round(memory.outlier_share(self.tokens, self.linears), 6),
-            "linears": len(memory.channels),
+            "outlier_share": round(memory.outlier_share, 6),
+            "linears": len(memory.rows),
         }
 
 
@@ -162,13 +155,12 @@ class _Schemes:
             return
         recipe = self.recipe(scheme)
         model = rotate(self.model) if recipe.rotated else self.model
-        linears = sum(len(linear.weights) for linear in recipe.linears)
         with tempfile.TemporaryDirectory() as scratch:
             settings = self.settings.compile
             compiled = compile(model, recipe, settings.target, settings.chunk_lengths)
             artifact = compiled.save(Path(scratch) / "artifact")
             with Engine(artifact, device) as engine:
-                yield Run(engine.forward, artifact, linears)
+                yield Run(engine.forward, artifact)
 
     def recipe(self, scheme: str) -> Recipe:
         """The scheme's recipe: from the settings' file for ``ours``, otherwise calibrated."""
@@ -215,9 +207,8 @@ class _Artifact:
     @contextmanager
     def open(self, _scheme: str, device: str) -> Iterator[Run]:
         """The artifact's engine as a forward function."""
-        linears = self.artifact.manifest.quantization.get("linears")
         with Engine(self.artifact, device) as engine:
-            yield Run(engine.forward, self.artifact, linears if isinstance(linears, int) else 0)
+            yield Run(engine.forward, self.artifact)
 
 
 def float_forward(model: Model) -> Forward:

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mllm_tvm.artifact import FLOAT_FILE, HOT_FILE, SHADOW_FILE, WEIGHTS_FILE
+from mllm_tvm.artifact import FLOAT_FILE, HOT_FILE, WEIGHTS_FILE
 from mllm_tvm.frontend.parameters import column_blocks
 from relax_passes.lower_linear import JOIN, PACKED
 from relax_passes.quantize_w8a8 import (
+    COLD,
     HOT,
     HOT_SLOT,
     INPUT_SCALE,
     INT8,
     OUTPUT_SCALE,
-    SHADOW,
     SHADOW_COUNTS,
     THRESHOLD,
     WEIGHT_SCALE,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 # Columns that are quantized at a time, a multiple of the packed layout's 32.
 BLOCK_COLUMNS = 1024
 
-_FILES = {PACKED: WEIGHTS_FILE, SHADOW: SHADOW_FILE, HOT: HOT_FILE}
+_FILES = {PACKED: WEIGHTS_FILE, HOT: HOT_FILE}
 
 
 def weight_scale(weight: np.ndarray) -> np.ndarray:
@@ -113,7 +113,7 @@ def _threshold(weight: np.ndarray, linear: LinearRecipe) -> np.ndarray:
 
 
 def _hot_slot(weight: np.ndarray, linear: LinearRecipe) -> np.ndarray:
-    slot = np.full(len(weight), -1, np.int32)
+    slot = np.full(len(weight), COLD, np.int32)
     slot[list(linear.hot_channels)] = np.arange(len(linear.hot_channels))
     return slot
 
@@ -122,14 +122,13 @@ Make = Callable[[np.ndarray, "LinearRecipe"], Any]
 _BY_COLUMN: dict[str, Make] = {
     OUTPUT_SCALE: _output_scale,
     WEIGHT_SCALE: lambda weight, _: weight_scale(weight),
-    HOT: lambda weight, linear: weight[list(linear.hot_channels)],
-    SHADOW: lambda weight, _: weight,
+    HOT: lambda weight, linear: weight[list(linear.hot_channels or (0,))],
 }
 """Suffix of a parameter whose last axis is the weight's columns -> it, from any of the weight's columns."""
 _BY_ROW: dict[str, Make] = {
     INPUT_SCALE: _input_scale,
     THRESHOLD: _threshold,
     HOT_SLOT: _hot_slot,
-    SHADOW_COUNTS: lambda _weight, _linear: np.zeros(2),
+    SHADOW_COUNTS: lambda _weight, _linear: np.zeros(3),
 }
 """Suffix of a parameter that depends on the number of rows only -> it, from any of the weight's columns."""

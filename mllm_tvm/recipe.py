@@ -109,7 +109,7 @@ class Recipe:
                 self.activation,
                 linear.shadow,
                 bool(linear.smoothing),
-                len(linear.hot_channels) if linear.shadow else 0,
+                max(1, len(linear.hot_channels)),
             )
             for linear in self.linears
             for weight in linear.weights

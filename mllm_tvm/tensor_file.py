@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import mmap
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -107,18 +106,13 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
             writer.write(name, [array])
 
 
-def read_tensors(path: Path, random_access: bool = False) -> dict[str, np.ndarray]:
+def read_tensors(path: Path) -> dict[str, np.ndarray]:
     """The tensors of a safetensors file, 64-byte aligned, paged in from the file as they are used.
 
-    Writing into one changes memory, not the file. ``random_access``: pages are read one by one, not ahead.
-    Raises ArtifactError for a damaged file.
+    Writing into one changes memory, not the file. Raises ArtifactError for a damaged file.
     """
     try:
         data = np.memmap(path, np.uint8, mode="c")
-        if random_access and hasattr(mmap, "MADV_RANDOM"):
-            mapping = data.base
-            if isinstance(mapping, mmap.mmap):
-                mapping.madvise(mmap.MADV_RANDOM)
         start = 8 + int.from_bytes(data[:8].tobytes(), "little")
         header = json.loads(data[8:start].tobytes())
         return {

@@ -1,12 +1,13 @@
 """Integer matmuls to the packed kernel ``mllm.linear_w8a8``, one call for all linears that read the same
-value.
+value; shadow linears read the same packed weight.
 
 Runs after ``quantize_w8a8`` (it looks for ``matmul(xq int8, Wq int8 parameter) -> int32``) and before
 ``partition``, so the slices that undo joining and padding land in float functions and the NPU function is
 one kernel call.
 
 The packed parameter is named ``A.int8+B.int8.packed``: the packed forms of A and B, joined along the output
-channels. Each N is padded to a multiple of 32 and K to a multiple of 4, once, in the weights.
+channels. Each N is padded to a multiple of 32 and K to a multiple of 4, once, in the weights. A shadow linear
+gets the packed weight in place of its own, and as last argument the shape ``[B]``: its first block there.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import tvm
 from tvm import ir, relax
 
-from .graph import LINEAR_W8A8, bindings, kernel_call, split_params, static_shape
+from .graph import LINEAR_W8A8, SHADOW_LINEAR, bindings, kernel_call, op_name, split_params, static_shape
 
 PACKED = ".packed"
 JOIN = "+"
@@ -49,6 +50,8 @@ class _Lowerer(relax.PyExprMutator):
         self.added: list[relax.Var] = []
         # Input value -> the kernel call's result, emitted where the first linear of the group stood.
         self.accumulators: dict[relax.Var, relax.Var] = {}
+        # Weight -> its packed group and its first block there.
+        self.packed: dict[relax.Var, tuple[relax.Var, int]] = {}
 
     def _group_by_input(self) -> dict[relax.Var, list[relax.Var]]:
         parameters = set(self.parameters)
@@ -66,25 +69,34 @@ class _Lowerer(relax.PyExprMutator):
         return relax.Function([*self.inputs, *kept, *self.added], body, self.function.ret_ty, True, attrs)
 
     def visit_call_(self, call: relax.Call) -> relax.Expr:
+        if op_name(call) == SHADOW_LINEAR and call.args[1][1] in self.packed:
+            return self._shadow(call)
         if not _is_integer_matmul(call) or call.args[1] not in self.weights:
             return super().visit_call_(call)
         x, weight = call.args
-        group = self.groups[x]
         if x not in self.accumulators:
-            self.accumulators[x] = self._emit_kernel(self.visit_expr(x), group)
-        widths = [static_shape(member)[1] for member in group]
-        begin = sum(round_up(width, N_LANES) for width in widths[: group.index(weight)])
+            self.accumulators[x] = self._emit_kernel(self.visit_expr(x), self.groups[x])
+        begin = self.packed[weight][1] * N_LANES
         return _columns(self.accumulators[x], begin, begin + static_shape(weight)[1])
+
+    def _shadow(self, call: relax.Call) -> relax.Expr:
+        """The call with the packed weight; it comes after the weight's integer matmul."""
+        residual, weight, *others = call.args[1]
+        packed, first = self.packed[weight]
+        arguments = [self.visit_expr(residual), packed, *map(self.visit_expr, others)]
+        return kernel_call(SHADOW_LINEAR, [*arguments, relax.ShapeExpr([first])], call.ty_args[0])
 
     def _emit_kernel(self, x: relax.Var, group: list[relax.Var]) -> relax.Var:
         k = static_shape(group[0])[0]
         padded = round_up(k, K_LANES)
         if padded != k:
             x = self.builder_.emit(relax.op.nn.pad(x, [0, 0, 0, padded - k]))
-        n = sum(round_up(static_shape(member)[1], N_LANES) for member in group)
-        shape = (n // N_LANES, padded // K_LANES, N_LANES, K_LANES)
+        blocks = [round_up(static_shape(member)[1], N_LANES) // N_LANES for member in group]
+        n = sum(blocks) * N_LANES
         name = JOIN.join(member.name for member in group) + PACKED
+        shape = (sum(blocks), padded // K_LANES, N_LANES, K_LANES)
         packed = relax.Var(name, relax.TensorType(shape, "uint8"))
+        self.packed.update({member: (packed, sum(blocks[:i])) for i, member in enumerate(group)})
         self.added.append(packed)
         out = relax.TensorType((x.ty.shape.values[0], n), "int32")
         return self.builder_.emit(kernel_call(LINEAR_W8A8, [x, packed], out))

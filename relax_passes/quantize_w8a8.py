@@ -1,13 +1,15 @@
 """Linear layers to W8A8 integer linears, with a shadow path for activation outliers.
 
     rounded = round(x / s);  clipped = clip(rounded, -127, 127);  xq = int8(clipped)
-    residual = where(rounded == clipped, 0, x - clipped * s)
-    y = float32(matmul(xq, Wq)) * output_scale + shadow_linear(residual, W)
+    residual = where(rounded == clipped, 0, x / s - clipped)
+    y = float32(matmul(xq, Wq)) * output_scale + shadow_linear(residual, ...)
 
 ``s`` is the static input scale: per tensor [], or per channel [K] when the channels' ratios are folded into
 the rows of the weight before it is quantized. ``output_scale`` [N] holds the weight's scale times the
 tensor's step. The residual is non-zero only where ``x`` exceeds the int8 range, so ``y`` is the float result
-minus rounding. (The paper's equation 1 is not an identity: it computes 256 from 200.)
+minus rounding. (The paper's equation 1 is not an identity: it computes 256 from 200.) The shadow linear is
+``residual * s @ W`` with the float rows of ``W`` for *hot* channels, which are kept, and
+``output_scale * (residual @ Wq)`` for all others: rows of the integer weight that is there anyway.
 
 Two other ways to find the scale serve as baselines: ``per-token`` (each row's own abs max / 127, nothing is
 clipped) and ``llm-int8`` (the same, after values at or above a channel's threshold went to the shadow path
@@ -15,10 +17,10 @@ whole).
 
 Before: linears are ``matmul(x, W)`` with a parameter ``W`` of shape [K, N]. After: ``W`` is replaced by the
 parameters ``W.int8`` [K, N] int8; ``W.output_scale`` [N] float32 and ``W.input_scale`` (static), or
-``W.weight_scale`` [N] float32 and ``W.threshold`` [K] float32 (``llm-int8``); with a shadow path ``W.shadow``
-[K, N], and with hot rows ``W.hot`` [hot_rows, N], ``W.hot_slot`` [K] int32 and ``W.shadow_counts`` [2] int64.
-Input scales, thresholds and hot slots exist once for all linears that read the same value, named after the
-first.
+``W.weight_scale`` [N] float32 and ``W.threshold`` [K] float32 (``llm-int8``); with a shadow path ``W.hot``
+[hot_rows, N], ``W.hot_slot`` [K] int32 (the row of a channel in ``W.hot``, ``COLD`` for none) and
+``W.shadow_counts`` [3] int64 (hot rows read, cold rows read and values looked at so far). Input scales,
+thresholds and hot slots exist once for all linears that read the same value, named after the first.
 """
 
 from __future__ import annotations
@@ -37,10 +39,12 @@ INPUT_SCALE = ".input_scale"
 OUTPUT_SCALE = ".output_scale"
 WEIGHT_SCALE = ".weight_scale"
 THRESHOLD = ".threshold"
-SHADOW = ".shadow"
 HOT = ".hot"
 HOT_SLOT = ".hot_slot"
 SHADOW_COUNTS = ".shadow_counts"
+
+# Slots of channels that have no row of their own: their int8 rows are used, or their outliers are lost.
+COLD, LEFT_OUT = -1, -2
 
 STATIC, PER_TOKEN, LLM_INT8 = "static", "per-token", "llm-int8"
 ACTIVATIONS = (STATIC, PER_TOKEN, LLM_INT8)
@@ -54,23 +58,27 @@ class LinearScheme:
     """How one linear is quantized.
 
     ``activation`` is one of ``ACTIVATIONS``. ``shadow``: what int8 cannot hold is carried in float (without,
-    it is clipped). ``per_channel``: the static input scale is a vector [K]. ``hot_rows``: how many rows of
-    the shadow weight are kept in a tensor of their own, 0 for no such tensor.
+    it is clipped). ``per_channel``: the static input scale is a vector [K]. ``hot_rows``: how many rows the
+    tensor of float rows has, at least 1.
     """
 
     activation: str = STATIC
     shadow: bool = True
     per_channel: bool = False
-    hot_rows: int = 0
+    hot_rows: int = 1
 
 
 @dataclass(frozen=True)
 class _Activation:
-    """A quantized linear input: int8 values, what they leave out, and the scale of each row if dynamic."""
+    """A quantized linear input: int8 values and what they leave out, in units of ``step``.
+
+    ``row_scale`` is the scale of each row if dynamic. Without a residual there is no shadow path.
+    """
 
     quantized: relax.Var
-    residual: relax.Var | None
-    row_scale: relax.Var | None
+    residual: relax.Var | None = None
+    step: relax.Expr | None = None
+    row_scale: relax.Var | None = None
 
 
 @tvm.transform.module_pass(opt_level=0, name="QuantizeW8A8")
@@ -137,38 +145,33 @@ class _Quantizer(relax.PyExprMutator):
         first, activation = self.activations[x]
         int8 = self._parameter(name + INT8, (k, n), "int8")
         accumulated = self._emit(relax.op.matmul(activation.quantized, int8, out_dtype="int32"))
-        y = self._dequantize(accumulated, name, n, activation.row_scale)
+        scale = self._parameter(
+            name + (OUTPUT_SCALE if activation.row_scale is None else WEIGHT_SCALE), (n,), "float32"
+        )
+        y = relax.op.multiply(relax.op.astype(accumulated, "float32"), scale)
+        if activation.row_scale is not None:
+            y = relax.op.multiply(y, activation.row_scale)
+        y = self._emit(y)
         self.quantized.add(name)
         if not scheme.shadow or activation.residual is None:
             return y
-        arguments = [activation.residual, *self._shadow_weights(name, first, scheme, k, n)]
-        return relax.op.add(y, self._emit(kernel_call(SHADOW_LINEAR, arguments, y.ty)))
-
-    def _dequantize(self, acc: relax.Var, name: str, n: int, row_scale: relax.Var | None) -> relax.Var:
-        number = relax.op.astype(acc, "float32")
-        if row_scale is None:
-            scale = self._parameter(name + OUTPUT_SCALE, (n,), "float32")
-            return self._emit(relax.op.multiply(number, scale))
-        scale = self._parameter(name + WEIGHT_SCALE, (n,), "float32")
-        return self._emit(relax.op.multiply(relax.op.multiply(number, scale), row_scale))
-
-    def _shadow_weights(self, name: str, first: str, scheme: LinearScheme, k: int, n: int) -> list[relax.Var]:
-        weight = self._parameter(name + SHADOW, (k, n), self.shadow_dtype)
-        if not scheme.hot_rows:
-            return [weight]
-        return [
-            weight,
+        arguments = [
+            activation.residual,
+            int8,
+            scale,
+            activation.step,
             self._parameter(first + HOT_SLOT, (k,), "int32"),
             self._parameter(name + HOT, (scheme.hot_rows, n), self.shadow_dtype),
-            self._parameter(name + SHADOW_COUNTS, (2,), "int64"),
+            self._parameter(name + SHADOW_COUNTS, (3,), "int64"),
         ]
+        return relax.op.add(y, self._emit(kernel_call(SHADOW_LINEAR, arguments, y.ty)))
 
     def _quantize(self, x: relax.Var, name: str, scheme: LinearScheme) -> _Activation:
         """The int8 form of ``x``. The residual of linears without a shadow path is dead code."""
         if scheme.activation == STATIC:
             return self._quantize_static(x, name, scheme)
         if scheme.activation == PER_TOKEN:
-            return self._quantize_rows(x, None)
+            return self._quantize_rows(x)
         k = int(x.ty.shape.values[1])
         threshold = self._parameter(name + THRESHOLD, (k,), "float32")
         inside = self._emit(relax.op.less(relax.op.abs(x), threshold))
@@ -179,21 +182,23 @@ class _Quantizer(relax.PyExprMutator):
     def _quantize_static(self, x: relax.Var, name: str, scheme: LinearScheme) -> _Activation:
         shape = (int(x.ty.shape.values[1]),) if scheme.per_channel else ()
         scale = self._parameter(name + INPUT_SCALE, shape, "float32")
-        rounded = self._emit(relax.op.round(relax.op.divide(x, scale)))
+        scaled = self._emit(relax.op.divide(x, scale))
+        rounded = self._emit(relax.op.round(scaled))
         clipped = self._emit(relax.op.clip(rounded, -LIMIT, LIMIT))
         quantized = self._emit(relax.op.astype(clipped, "int8"))
-        excess = self._emit(relax.op.subtract(x, relax.op.multiply(clipped, scale)))
+        excess = self._emit(relax.op.subtract(scaled, clipped))
         inside = self._emit(relax.op.equal(rounded, clipped))
         residual = self._emit(relax.op.where(inside, relax.const(0.0, "float32"), excess))
-        return _Activation(quantized, residual, None)
+        return _Activation(quantized, residual, scale)
 
-    def _quantize_rows(self, x: relax.Var, residual: relax.Var | None) -> _Activation:
+    def _quantize_rows(self, x: relax.Var, residual: relax.Var | None = None) -> _Activation:
         """Each row by its own abs max."""
         peak = self._emit(relax.op.max(relax.op.abs(x), axis=[-1], keepdims=True))
         peak = self._emit(relax.op.maximum(peak, relax.const(_SMALLEST_PEAK, "float32")))
         scale = self._emit(relax.op.divide(peak, relax.const(LIMIT, "float32")))
         rounded = self._emit(relax.op.round(relax.op.divide(x, scale)))
-        return _Activation(self._emit(relax.op.astype(rounded, "int8")), residual, scale)
+        quantized = self._emit(relax.op.astype(rounded, "int8"))
+        return _Activation(quantized, residual, relax.const(1.0, "float32"), scale)
 
     def _emit(self, expr: relax.Expr) -> relax.Var:
         return self.builder_.emit(expr)

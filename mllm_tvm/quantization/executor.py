@@ -14,25 +14,29 @@ import numpy as np
 from mllm_tvm.frontend.float_model import FloatModel
 from mllm_tvm.frontend.model import Model
 from mllm_tvm.parameters import make_parameter
-from mllm_tvm.recipe import Recipe
+from mllm_tvm.recipe import LinearRecipe, Recipe
 from relax_passes import pipeline
 from relax_passes.graph import split_params
 from relax_passes.lower_linear import JOIN, PACKED
-from relax_passes.quantize_w8a8 import INPUT_SCALE, INT8, OUTPUT_SCALE, SHADOW, STATIC
+from relax_passes.quantize_w8a8 import COLD, HOT, HOT_SLOT, INPUT_SCALE, INT8, LEFT_OUT, OUTPUT_SCALE, STATIC
 
 
 class QuantizedModel:
     """A model compiled with ``recipe``; :meth:`use` changes scales and shadow paths. For one thread.
 
-    Shadow paths can be left out later, not added: compile with a recipe that has all of them.
+    Shadow paths can be left out later, not added: compile with a recipe that has all of them. Any channel can
+    become hot or cold.
     """
 
     def __init__(self, model: Model, recipe: Recipe):
         self.model = model
         self.recipe = recipe
-        # Any smoothing may come later, so every scale is a vector.
+        # Any smoothing and any hot channel may come later: every scale is a vector, every float row is there.
         static = recipe.activation == STATIC
-        schemes = {w: replace(s, per_channel=static, hot_rows=0) for w, s in recipe.schemes().items()}
+        schemes = {
+            weight: replace(scheme, per_channel=static, hot_rows=model.parameter_shapes[weight][0])
+            for weight, scheme in recipe.schemes().items()
+        }
         module = pipeline.run(model.module, schemes, model.shadow_dtype, last="lower")
         _, parameters = split_params(module["main"])
         self._types = {p.name: p.ty for p in parameters}
@@ -54,16 +58,24 @@ class QuantizedModel:
 
     def _make(self, name: str, recipe: Recipe) -> np.ndarray:
         dtype, shape = str(self._types[name].dtype), [int(e) for e in self._types[name].shape.values]
-        if name.endswith(SHADOW) and not recipe.linear(name.removesuffix(SHADOW)).shadow:
-            # A product with zeros: the same result as no shadow path.
-            return np.zeros(shape, dtype)
+        if name.endswith(HOT):
+            return np.asarray(self.model.parameters[name.removesuffix(HOT)], dtype)
+        if name.endswith(HOT_SLOT):
+            return _slots(recipe.linear(name.removesuffix(HOT_SLOT)), *shape)
         value = make_parameter(name, dtype, self.model.parameters, recipe)
         return np.broadcast_to(value, shape) if name.endswith(INPUT_SCALE) else value
+
+
+def _slots(linear: LinearRecipe, channels: int) -> np.ndarray:
+    """Hot channels by number; without a shadow path every channel is left out."""
+    slots = np.full(channels, COLD if linear.shadow else LEFT_OUT, np.int32)
+    slots[list(linear.hot_channels)] = linear.hot_channels
+    return slots
 
 
 def _weight(name: str) -> str | None:
     """The (first) weight a parameter was made from, if it belongs to a quantized linear."""
     if name.endswith(PACKED):
         return name.removesuffix(PACKED).split(JOIN)[0].removesuffix(INT8)
-    suffixes = [suffix for suffix in (INPUT_SCALE, OUTPUT_SCALE, SHADOW) if name.endswith(suffix)]
+    suffixes = [suffix for suffix in (INPUT_SCALE, OUTPUT_SCALE, HOT_SLOT) if name.endswith(suffix)]
     return name.removesuffix(suffixes[0]) if suffixes else None

@@ -21,9 +21,13 @@ def quantized_linear(
     clipped = np.clip(rounded, -INT8_LIMIT, INT8_LIMIT)
     scaled = smoothed(weight, linear)
     scale = weight_scale(scaled)
-    y = _integer_product(clipped, quantize_weight(scaled, scale)) * (scale * np.float32(linear.scale))
-    residual = np.where(rounded == clipped, np.float32(0), x - clipped * step)
-    return y + residual @ weight if linear.shadow else y
+    int8 = quantize_weight(scaled, scale)
+    output_scale = scale * np.float32(linear.scale)
+    y = _integer_product(clipped, int8) * output_scale
+    if not linear.shadow:
+        return y
+    residual = np.where(rounded == clipped, np.float32(0), x / step - clipped)
+    return y + _shadow(residual, step, weight, int8 * output_scale, linear)
 
 
 def _dynamic(x: np.ndarray, weight: np.ndarray, linear: LinearRecipe, activation: str) -> np.ndarray:
@@ -35,8 +39,18 @@ def _dynamic(x: np.ndarray, weight: np.ndarray, linear: LinearRecipe, activation
     body = np.where(inside, x, np.float32(0))
     step = np.maximum(np.abs(body).max(axis=1, keepdims=True), np.float32(1e-20)) / np.float32(INT8_LIMIT)
     scale = weight_scale(weight)
-    y = _integer_product(np.rint(body / step), quantize_weight(weight, scale)) * scale * step
-    return y + np.where(inside, np.float32(0), x) @ weight
+    int8 = quantize_weight(weight, scale)
+    y = _integer_product(np.rint(body / step), int8) * scale * step
+    outside = np.where(inside, np.float32(0), x)
+    return y + _shadow(outside, np.ones(1, np.float32), weight, int8 * scale, linear)
+
+
+def _shadow(
+    residual: np.ndarray, step: np.ndarray, weight: np.ndarray, rounded: np.ndarray, linear: LinearRecipe
+) -> np.ndarray:
+    """Residuals in steps times the float rows of hot channels, and the rounded rows of the others."""
+    hot = np.isin(np.arange(len(weight)), linear.hot_channels)
+    return np.where(hot, residual * step, 0) @ weight + np.where(hot, 0, residual) @ rounded
 
 
 def _integer_product(x: np.ndarray, weight: np.ndarray) -> np.ndarray:

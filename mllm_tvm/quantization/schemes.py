@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -105,19 +105,12 @@ def _paper(groups: Sequence[LinearStatistics], _settings: SchemeSettings) -> lis
 
 
 def _llm_int8(groups: Sequence[LinearStatistics], _settings: SchemeSettings) -> list[LinearRecipe]:
-    return [
-        LinearRecipe(
-            group.weights,
-            1.0,
-            float(INT8_LIMIT),
-            group.abs_max,
-            0.0,
-            (),
-            threshold=_FLOAT_FROM,
-            float_channels=tuple(int(c) for c in np.flatnonzero(group.peaks >= _FLOAT_FROM)),
-        )
-        for group in groups
-    ]
+    found = []
+    for group in groups:
+        channels = tuple(int(c) for c in np.flatnonzero(group.peaks >= _FLOAT_FROM))
+        linear = LinearRecipe(group.weights, 1.0, float(INT8_LIMIT), group.abs_max, 0.0, ())
+        found.append(replace(linear, threshold=_FLOAT_FROM, float_channels=channels, hot_channels=channels))
+    return found
 
 
 SCHEMES: dict[str, Scheme] = {

@@ -4,54 +4,60 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mllm_tvm.artifact import HOT_FILE, SHADOW_FILE, Artifact
-from relax_passes.quantize_w8a8 import SHADOW, SHADOW_COUNTS
+from mllm_tvm.artifact import HOT_FILE, Artifact
+from relax_passes.quantize_w8a8 import SHADOW_COUNTS
 
 
 @dataclass(frozen=True)
 class ShadowMemory:
-    """Bytes of float rows that stay in memory, of the model without the shadow file, and of that file.
+    """Bytes of the float rows of hot channels, which stay in memory, and of all parameters.
 
-    ``hot_rows`` and ``file_rows`` are the rows the shadow path has read since the artifact was opened: from
-    memory, and (misses) from the mapped file. ``channels`` has both by weight, with the weight's channels.
+    ``rows`` are what the shadow paths have done since the artifact was opened: for each linear that has one,
+    hot rows read (hits), rows read from the int8 weights (misses), and values looked at. ``linears`` counts
+    all quantized linears.
     """
 
     resident_bytes: int
     model_bytes: int
-    file_bytes: int
-    hot_rows: int
-    file_rows: int
-    channels: tuple[tuple[int, int], ...]
+    linears: int
+    rows: tuple[tuple[int, int, int], ...]
 
     @property
     def resident_share(self) -> float:
-        """Resident float rows / model."""
+        """Resident float rows / all parameters."""
         return self.resident_bytes / self.model_bytes
 
     @property
-    def hot_share(self) -> float:
-        """Rows read from memory / rows read; 1 when none was needed."""
-        rows = self.hot_rows + self.file_rows
-        return self.hot_rows / rows if rows else 1.0
+    def hits(self) -> int:
+        """Outliers that a hot row served."""
+        return sum(hot for hot, _, _ in self.rows)
 
-    def outlier_share(self, tokens: int, linears: int) -> float:
-        """Mean share of outlier channels per token and linear, after ``tokens`` tokens."""
-        shares = sum(rows / channels for rows, channels in self.channels)
-        return shares / (tokens * linears) if tokens and linears else 0.0
+    @property
+    def misses(self) -> int:
+        """Outliers that an int8 row of the weight file served."""
+        return sum(cold for _, cold, _ in self.rows)
+
+    @property
+    def hot_share(self) -> float:
+        """Hits / outliers; 1 when there was none."""
+        outliers = self.hits + self.misses
+        return self.hits / outliers if outliers else 1.0
+
+    @property
+    def outlier_share(self) -> float:
+        """Mean share of outlier channels per token and linear; a linear without a shadow path has none."""
+        shares = sum((hot + cold) / values for hot, cold, values in self.rows if values)
+        return shares / self.linears if self.linears else 0.0
 
 
 def shadow_memory(artifact: Artifact) -> ShadowMemory:
     """The figures of an artifact that an engine of this process uses."""
     parameters, files = artifact.parameters, artifact.manifest.parameters
-    sizes: dict[str, int] = {}
-    for name, file in files.items():
-        sizes[file] = sizes.get(file, 0) + parameters[name].nbytes
-    counts = {n.removesuffix(SHADOW_COUNTS): parameters[n] for n in files if n.endswith(SHADOW_COUNTS)}
+    linears = artifact.manifest.quantization.get("linears")
+    counts = [parameters[name].tolist() for name in files if name.endswith(SHADOW_COUNTS)]
     return ShadowMemory(
-        resident_bytes=sizes.get(HOT_FILE, 0),
-        model_bytes=sum(size for file, size in sizes.items() if file != SHADOW_FILE),
-        file_bytes=sizes.get(SHADOW_FILE, 0),
-        hot_rows=sum(int(count[0]) for count in counts.values()),
-        file_rows=sum(int(count[1]) for count in counts.values()),
-        channels=tuple((int(c.sum()), len(parameters[name + SHADOW])) for name, c in counts.items()),
+        resident_bytes=sum(parameters[name].nbytes for name, file in files.items() if file == HOT_FILE),
+        model_bytes=sum(parameters[name].nbytes for name in files),
+        linears=linears if isinstance(linears, int) else 0,
+        rows=tuple((hot, cold, values) for hot, cold, values in counts),
     )

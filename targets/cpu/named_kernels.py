@@ -54,7 +54,8 @@ class _Binder(relax.PyExprMutator):
             return call
         name = str(call.args[0].global_symbol)
         kernel = self.builder_.add_func(self.kernels[name](call), name.rpartition(".")[2])
-        return relax.call_tir(kernel, call.args[1], out_ty=call.ty_args[0])
+        tensors = [argument for argument in call.args[1] if not isinstance(argument, relax.ShapeExpr)]
+        return relax.call_tir(kernel, tensors, out_ty=call.ty_args[0])
 
 
 def _linear(call: tvm.ir.Call, vnni: bool) -> tirx.PrimFunc:
@@ -69,10 +70,12 @@ def _linear(call: tvm.ir.Call, vnni: bool) -> tirx.PrimFunc:
 
 
 def _shadow(call: tvm.ir.Call) -> tirx.PrimFunc:
-    residual, w, *hot = (argument.ty for argument in call.args[1])
-    k, _ = _static_shape(SHADOW_LINEAR, w)
-    _check_depth(SHADOW_LINEAR, residual, k)
-    return shadow_linear(str(w.dtype), bool(hot))
+    """The kernel of arguments that end in the first block of the packed weight that is the linear's."""
+    *arguments, first = call.args[1]
+    residual, packed, _, step, slots, hot, _ = (argument.ty for argument in arguments)
+    _static_shape(SHADOW_LINEAR, packed)
+    _check_depth(SHADOW_LINEAR, residual, *_static_shape(SHADOW_LINEAR, slots))
+    return shadow_linear(str(hot.dtype), step.ndim == 1, int(first.values[0]))
 
 
 def _static_shape(name: str, ty: relax.TensorType) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tracemalloc
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from mllm_tvm.frontend.parameters import LazyParameters
 from mllm_tvm.parameters import make_parameter, parameter_file, quantize_weight, weight_scale
 from mllm_tvm.tensor_file import TensorWriter, read_tensors, tensor_bytes
 from relax_passes.lower_linear import PACKED
-from relax_passes.quantize_w8a8 import INPUT_SCALE, INT8, OUTPUT_SCALE, SHADOW
+from relax_passes.quantize_w8a8 import HOT, INPUT_SCALE, INT8, OUTPUT_SCALE
 from targets.packing import pack_weight
 from tests.mllm_tvm.shaped_model import save_shaped, uncalibrated_recipe
 
@@ -38,6 +39,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> mt.Model:
 
 def test_blocks_make_the_same_parameters_as_whole_weights(model: mt.Model) -> None:
     recipe = uncalibrated_recipe(model, shadow_share=1.0)
+    linears = (dataclasses.replace(linear, hot_channels=(70, 3)) for linear in recipe.linears)
+    recipe = dataclasses.replace(recipe, linears=tuple(linears))
     for name in ("lm_head.weight", "model.layers.0.self_attn.k_proj.weight"):
         weight = model.parameters[name]
         scale = weight_scale(weight)
@@ -49,12 +52,12 @@ def test_blocks_make_the_same_parameters_as_whole_weights(model: mt.Model) -> No
         np.testing.assert_array_equal(made(INT8 + PACKED, "uint8"), expected)
         step = np.float32(recipe.scale(name))
         np.testing.assert_array_equal(made(OUTPUT_SCALE, "float32"), scale * step)
-        np.testing.assert_array_equal(made(SHADOW, "float16"), weight.astype(np.float16))
+        np.testing.assert_array_equal(made(HOT, "float16"), weight[[70, 3]].astype(np.float16))
         assert made(INPUT_SCALE, "float32") == step
 
 
 def test_writing_needs_less_than_one_float_matrix(model: mt.Model, tmp_path: Path) -> None:
-    compiled = mt.compile(model, uncalibrated_recipe(model))
+    compiled = mt.compile(model, uncalibrated_recipe(model, shadow_share=1.0))
     tracemalloc.start()
     compiled._write_parameters(tmp_path)
     _, peak = tracemalloc.get_traced_memory()

@@ -61,6 +61,54 @@ def test_linears_of_one_input_become_one_call():
     assert [p.name for p in after["main"].params[2:]] == ["a+b.packed", "c.packed"]
 
 
+def test_shadows_read_the_packed_weight_from_their_first_block():
+    @I.ir_module
+    class Before:
+        @R.function
+        def main(
+            x: R.Tensor(("seq", 8), "int8"),
+            residual: R.Tensor(("seq", 8), "float32"),
+            a: R.Tensor((8, 40), "int8"),
+            b: R.Tensor((8, 32), "int8"),
+            hot: R.Tensor((1, 32), "float16"),
+        ):
+            R.func_attr({"num_input": 2})
+            seq = T.int64()
+            with R.dataflow():
+                p = R.matmul(x, a, out_dtype="int32")
+                q = R.matmul(x, b, out_dtype="int32")
+                shadow = R.call_dps_packed(
+                    "mllm.shadow_linear", (residual, b, hot), out_ty=R.Tensor((seq, 32), "float32")
+                )
+                R.output(p, q, shadow)
+            return (p, q, shadow)
+
+    @I.ir_module
+    class Expected:
+        @R.function
+        def main(
+            x: R.Tensor(("seq", 8), "int8"),
+            residual: R.Tensor(("seq", 8), "float32"),
+            hot: R.Tensor((1, 32), "float16"),
+            ab: R.Tensor((3, 2, 32, 4), "uint8"),
+        ):
+            R.func_attr({"num_input": 2})
+            seq = T.int64()
+            with R.dataflow():
+                acc = R.call_dps_packed("mllm.linear_w8a8", (x, ab), out_ty=R.Tensor((seq, 96), "int32"))
+                p = R.strided_slice(acc, (1,), (0,), (40,), assume_inbound=True)
+                q = R.strided_slice(acc, (1,), (64,), (96,), assume_inbound=True)
+                shadow = R.call_dps_packed(
+                    "mllm.shadow_linear",
+                    (residual, ab, hot, R.shape([2])),
+                    out_ty=R.Tensor((seq, 32), "float32"),
+                )
+                R.output(p, q, shadow)
+            return (p, q, shadow)
+
+    tvm.ir.assert_structural_equal(_lower(Before), Expected)
+
+
 def test_reduction_axis_is_padded_to_four():
     @I.ir_module
     class Before:

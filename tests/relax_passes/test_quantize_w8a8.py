@@ -41,7 +41,9 @@ class Expected:
         a_input_scale: R.Tensor((), "float32"),
         a_int8: R.Tensor((8, 4), "int8"),
         a_output_scale: R.Tensor((4,), "float32"),
-        a_shadow: R.Tensor((8, 4), "float16"),
+        a_hot_slot: R.Tensor((8,), "int32"),
+        a_hot: R.Tensor((1, 4), "float16"),
+        a_shadow_counts: R.Tensor((3,), "int64"),
         b_int8: R.Tensor((8, 6), "int8"),
         b_output_scale: R.Tensor((6,), "float32"),
     ):
@@ -52,15 +54,16 @@ class Expected:
             rounded = R.round(scaled)
             clipped = R.clip(rounded, T.float64(-127.0), T.float64(127.0))
             xq = R.astype(clipped, "int8")
-            back = R.multiply(clipped, a_input_scale)
-            excess = R.subtract(x, back)
+            excess = R.subtract(scaled, clipped)
             inside = R.equal(rounded, clipped)
             residual = R.where(inside, R.const(0.0, "float32"), excess)
             acc_a = R.matmul(xq, a_int8, out_dtype="int32")
             float_a = R.astype(acc_a, "float32")
             y_a = R.multiply(float_a, a_output_scale)
             shadow = R.call_dps_packed(
-                "mllm.shadow_linear", (residual, a_shadow), out_ty=R.Tensor((seq, 4), "float32")
+                "mllm.shadow_linear",
+                (residual, a_int8, a_output_scale, a_input_scale, a_hot_slot, a_hot, a_shadow_counts),
+                out_ty=R.Tensor((seq, 4), "float32"),
             )
             p = R.add(y_a, shadow)
             acc_b = R.matmul(xq, b_int8, out_dtype="int32")
@@ -86,7 +89,8 @@ def test_parameter_names():
     after = _quantize(Before, {"a": SHADOW, "b": CLIPPED})
     names = [p.name for p in after["main"].params]
     assert names == [
-        "x", "a.input_scale", "a.int8", "a.output_scale", "a.shadow", "b.int8", "b.output_scale",
+        "x", "a.input_scale", "a.int8", "a.output_scale", "a.hot_slot", "a.hot", "a.shadow_counts", "b.int8",
+        "b.output_scale",
     ]  # fmt: skip
 
 
@@ -114,15 +118,18 @@ def test_residual_makes_up_for_clipping():
     weight_scale = np.abs(a).max(axis=0) / np.float32(127)
     int8 = np.rint(a / weight_scale).astype("int8")
 
-    module = _quantize(Before, {"a": SHADOW, "b": CLIPPED})
+    module = _quantize(Before, {"a": LinearScheme(hot_rows=2), "b": CLIPPED})
     register_global_func("mllm.shadow_linear", _numpy_shadow_linear, override=True)
     target = tvm.target.Target({"kind": "llvm"})
     vm = relax.VirtualMachine(
         relax.build(module, target, relax_pipeline=relax.get_default_pipeline(target)), tvm.cpu()
     )
+    # Channel 3 is hot, 0 is cold.
+    slots = np.full(8, -1, "int32")
+    slots[3] = 1
     parameters = [
-        scale, int8, scale * weight_scale, a.astype("float16"), np.zeros((8, 6), "int8"), np.ones(6,
-        "float32"),
+        scale, int8, scale * weight_scale, slots, a[[7, 3]].astype("float16"), np.zeros(3, "int64"),
+        np.zeros((8, 6), "int8"), np.ones(6, "float32"),
     ]  # fmt: skip
     tensors = [tvm.runtime.tensor(np.asarray(value)) for value in [x, *parameters]]
     result = vm["main"](*tensors).numpy()[:, :4]
@@ -134,9 +141,13 @@ def test_residual_makes_up_for_clipping():
     step = 0.5 * scale * np.abs(a).sum(axis=0) + 0.5 * weight_scale * np.minimum(np.abs(x), 3).sum(
         axis=1, keepdims=True
     )
+    # What takes a cold row has the rounding of that row besides.
+    step[4] += 0.5 * weight_scale * 31
     assert (np.abs(result - exact) <= 1.1 * step + 1e-3).all()
 
 
-def _numpy_shadow_linear(residual, weight, out):
-    residual, weight = residual.numpy(), weight.numpy()
-    out.copyfrom((residual @ weight.astype("float32")).astype("float32"))
+def _numpy_shadow_linear(*tensors):
+    *arguments, out = tensors
+    residual, int8, column_scale, step, slots, hot, _ = (tensor.numpy() for tensor in arguments)
+    rows = np.where((slots < 0)[:, None], int8 * column_scale / step, hot[slots].astype("float32"))
+    out.copyfrom((residual * step @ rows).astype("float32"))

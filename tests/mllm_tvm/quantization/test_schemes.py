@@ -94,8 +94,16 @@ def _compiled_linear(x, name, weight, recipe):
 
 
 def test_every_channel_an_outlier_equals_float(runner, recipe, ids, exact):
-    """With a tiny scale int8 holds nothing: everything takes the shadow path."""
-    tiny = tuple(dataclasses.replace(linear, scale=1e-12, smoothing=()) for linear in recipe.linears)
+    """With a tiny scale int8 holds nothing: everything takes the shadow path, here with float rows."""
+    tiny = tuple(
+        dataclasses.replace(
+            linear,
+            scale=1e-12,
+            smoothing=(),
+            hot_channels=tuple(range(runner.model.parameter_shapes[linear.weights[0]][0])),
+        )
+        for linear in recipe.linears
+    )
     runner.use(dataclasses.replace(recipe, linears=tiny))
     found = runner.run(ids)
     np.testing.assert_allclose(found, exact, rtol=2e-4, atol=2e-4 * np.abs(exact).max())

@@ -32,7 +32,7 @@ def quantize(_dims: dict[str, tirx.Var], x: relax.Expr) -> tuple[relax.Expr, ...
     scale = relax.const(SCALE)
     rounded = op.round(op.divide(x, scale))
     clipped = op.clip(rounded, -127, 127)
-    rest = op.subtract(x, op.multiply(clipped, scale))
+    rest = op.subtract(op.divide(x, scale), clipped)
     residual = op.where(op.equal(rounded, clipped), relax.const(0.0, FLOAT), rest)
     return op.astype(clipped, "int8"), residual
 
@@ -48,8 +48,14 @@ def call_linear(dims: dict[str, tirx.Var], x: relax.Expr, w: relax.Expr) -> rela
     return relax.call_dps_packed("mllm.linear_w8a8", [x, w], relax.TensorType([dims["seq"], 96], "int32"))
 
 
-def call_shadow(dims: dict[str, tirx.Var], x: relax.Expr, w: relax.Expr) -> relax.Expr:
-    return relax.call_dps_packed("mllm.shadow_linear", [x, w], relax.TensorType([dims["seq"], 96], FLOAT))
+def call_shadow(dims: dict[str, tirx.Var], *arguments: relax.Expr) -> relax.Expr:
+    out = relax.TensorType([dims["seq"], 96], FLOAT)
+    return relax.call_dps_packed("mllm.shadow_linear", [*arguments, shape(0)], out)
+
+
+def shadow_arguments(hot: str) -> tuple[tuple[tuple[int | str, ...], str], ...]:
+    weight = (((3, 16, 32, 4), "uint8"), ((96,), FLOAT), ((), FLOAT))
+    return (X, *weight, ((64,), "int32"), ((64, 96), hot), ((3,), "int64"))
 
 
 def attend(
@@ -68,7 +74,7 @@ FUNCTIONS = {
         ((("seq", 96), "int32"), ((96,), FLOAT), (("seq", 96), FLOAT), (("seq", 96), FLOAT)), dequantize
     ),
     "linear_64x96": Function(((("seq", 64), "int8"), ((3, 16, 32, 4), "uint8")), call_linear),
-    "shadow_64x96": Function((X, ((64, 96), "float16")), call_shadow),
+    "shadow_64x96": Function(shadow_arguments("float16"), call_shadow),
     "float_linear": Function((X, ((64, 96), FLOAT)), lambda _, x, w: op.matmul(x, w)),
     "attend": Function((X, CACHE, CACHE), attend),
 }
@@ -94,7 +100,9 @@ def quantized_linear(vm: relax.VirtualMachine, x: Array, w: Array, w_scale: Arra
     assert (xq.dtype, residual.dtype) == (np.int8, np.float32)
     w_quantized = np.clip(np.rint(w / w_scale), -127, 127).astype(np.int8)
     accumulators = run(vm, "linear_64x96", xq, pack(w_quantized))[0]
-    shadow = run(vm, "shadow_64x96", residual, w.astype(np.float16))[0]
+    slots = np.where(np.arange(64) % 2, np.int32(-1), np.arange(64, dtype=np.int32))
+    rows = (SCALE * w_scale, SCALE, slots, w.astype(np.float16), np.zeros(3, np.int64))
+    shadow = run(vm, "shadow_64x96", residual, pack(w_quantized), *rows)[0]
     return run(vm, "dequantize", accumulators, SCALE * w_scale, shadow, np.ones_like(shadow))[0]
 
 
@@ -113,7 +121,7 @@ def test_the_residual_is_what_clipping_lost(vm: relax.VirtualMachine) -> None:
     x[1, :3] = [6.35, 7.0, -9.0]
     xq, residual = run(vm, "quantize", x)
     np.testing.assert_array_equal(xq[1, :4], [127, 127, -127, 0])
-    np.testing.assert_allclose(residual[1, :4], [0, 7.0 - 6.35, -9.0 + 6.35, 0], atol=1e-6)
+    np.testing.assert_allclose(residual[1, :4], [0, 13, -53, 0], atol=1e-4)
     assert np.count_nonzero(residual) == 2
 
 
@@ -219,7 +227,7 @@ REFUSED = {
         Function(((("seq", 64), "int8"), ((3, 16, 32, 4), "int8")), call_linear),
         "expected x .* uint8",
     ),
-    "weights": (Function((X, ((64, 96), "int8")), call_shadow), "expected float16 or float32"),
+    "rows": (Function(shadow_arguments("int8"), call_shadow), "expected float16 or float32"),
     "mask": (
         Function((X, CACHE, CACHE), lambda d, *x: attend(d, *x, causal_mask="TopLeft")),
         "expected causal_mask None or 'BottomRight'",
