@@ -64,13 +64,18 @@ def linear_w8a8(
     Raises TargetError unless m >= 1, k is a positive multiple of 4 and n of 32, and, for HVX, the tensors fit
     the 32-bit address space.
     """
-    unit = HVX if hvx else VNNI if supports_vnni(host_target()) else GENERIC
     _check_shape(m, k, n)
     if hvx:
         check_address_space(m, k, n)
+    return build_linear(m, k, n, choose_unit(m, k, n, hvx, tiling), name, contexts, zero_point)
+
+
+def choose_unit(m: int, k: int, n: int, hvx: bool, tiling: Tiling | None = None) -> DotUnit:
+    """The dot-product unit of HVX or of this CPU, with ``tiling`` or the one of the rule."""
+    unit = HVX if hvx else VNNI if supports_vnni(host_target()) else GENERIC
+    if hvx:
         tiling = tiling or rule_tiling(m, k, n)
-    unit = unit if tiling is None else replace(unit, tiling=tiling)
-    return build_linear(m, k, n, unit, name, contexts, zero_point)
+    return unit if tiling is None else replace(unit, tiling=tiling)
 
 
 def build_linear(
@@ -87,8 +92,16 @@ def build_linear(
         x = T.arg("x", T.buffer((m, k), "int8", align=align))
         w = T.arg("w", T.buffer((n // COLUMNS, k // 4, COLUMNS, 4), "uint8", align=align))
         y = T.arg("y", T.buffer((m, n), "int32", align=align))
-        _Kernel(m, k, n, unit, zero_point, x, w, y).emit(contexts)
+        emit_linear(x, w, y, unit, contexts, zero_point)
     return builder.get()
+
+
+def emit_linear(
+    x: tirx.Buffer, w: tirx.Buffer, y: tirx.Buffer, unit: DotUnit, contexts: int, zero_point: bool = True
+) -> None:
+    """Emits ``y = x @ (w - 128)`` into the current IRBuilder frame; buffers as of ``linear_w8a8``."""
+    m, k, n = int(x.shape[0]), int(x.shape[1]), int(y.shape[1])
+    _Kernel(m, k, n, unit, zero_point, x, w, y).emit(contexts)
 
 
 def _check_shape(m: int, k: int, n: int) -> None:

@@ -1,0 +1,198 @@
+"""The integer gated activation of `targets.glu` as a kernel, for HVX and for the CPU this runs on."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from tvm import tirx
+from tvm.ir import Expr
+from tvm.script.ir_builder import tirx as T  # noqa: N812 (the name TVM uses everywhere)
+
+from targets.glu import GROUP, SEGMENTS, emit_glu_element
+from targets.hexagon.intrin import constant
+
+_WORDS = 32
+_VECTORS = GROUP // _WORDS
+# The groups of 16 segments that a table vector holds, as HVX numbers them: by the top half of the index byte.
+_TABLE_GROUPS = ((0, 1, 2, 3), (12, 13, 14, 15))
+
+
+class GluBuffers(NamedTuple):
+    """The parameters of a kernel, as `targets.glu` describes them."""
+
+    multipliers: tirx.Buffer
+    shifts: tirx.Buffer
+    table: tirx.Buffer
+
+
+def emit_glu(
+    sums: tirx.Buffer, parameters: GluBuffers, h: tirx.Buffer, depth: int, hvx: bool, contexts: int
+) -> None:
+    """Emits ``h [m, channels] int8`` from ``sums [m, 2 * columns] int32``: gate, padding, up, padding.
+
+    ``depth`` is the ``depth_shift`` of the sums. Rows are shared by up to ``contexts`` contexts.
+    """
+    rows, channels = (int(extent) for extent in h.shape)
+    parts = min(contexts, rows)
+    emit = _Rows(sums, parameters, h, depth)
+    with T.parallel(0, parts) if parts > 1 else T.serial(0, 1) as part:
+        begin, end = (T.bind((part + i) * rows // parts) for i in (0, 1))
+        if not hvx:
+            emit.scalars(begin, end)
+            return
+        with T.serial(0, channels // GROUP) as group:
+            emit.vectors(begin, end, group * GROUP)
+        if channels % GROUP:
+            # The last group overlaps the one before it.
+            emit.vectors(begin, end, tirx.const(channels - GROUP, "int32"))
+
+
+class _Rows:
+    """Emits loops over rows."""
+
+    def __init__(self, sums: tirx.Buffer, parameters: GluBuffers, h: tirx.Buffer, depth: int) -> None:
+        self.sums, self.parameters, self.h, self.depth = sums, parameters, h, depth
+        self.up_column = int(sums.shape[1]) // 2
+
+    def scalars(self, begin: Expr, end: Expr) -> None:
+        """All channels of some rows, one by one; LLVM vectorizes what it can."""
+        multipliers, shifts, table = self.parameters
+        with T.serial(begin, end) as row, T.serial(0, self.h.shape[1]) as channel:
+            value = emit_glu_element(
+                (self.sums[row, channel], self.sums[row, channel + self.up_column]),
+                (multipliers[0, channel], multipliers[1, channel]),
+                [shifts[i] for i in range(3)],
+                lambda kind, segment: table[kind, segment],
+                self.depth,
+            )
+            T.buffer_store(self.h, value, [row, channel])
+
+    def vectors(self, begin: Expr, end: Expr, channel: Expr) -> None:
+        """128 channels of some rows."""
+        constants = _Constants.load(self.parameters, channel, self.depth)
+        with T.serial(begin, end) as row:
+            gate, up = (_load(self.sums, row, channel + offset) for offset in (0, self.up_column))
+            result = T.reinterpret(_group(gate, up, constants), dtype="int8x128")
+            T.buffer_store(self.h, result, [row, tirx.Ramp(channel, 1, GROUP)])
+
+
+class _Constants(NamedTuple):
+    """What does not change from row to row, in registers."""
+
+    gate: list[Expr]
+    up: list[Expr]
+    start: list[Expr]
+    rise: list[Expr]
+    depth_shift: int
+    position_shift: Expr
+    up_shift: Expr
+    out_shift: Expr
+    limit: Expr
+    half: Expr
+
+    @staticmethod
+    def load(parameters: GluBuffers, channel: Expr, shift: int) -> _Constants:
+        position_shift, up_shift, out_shift = (T.bind(parameters.shifts[i]) for i in range(3))
+        largest, one = (tirx.const(value, "int32") for value in (2**31 - 1, 1))
+        return _Constants(
+            _load(parameters.multipliers, tirx.const(0, "int32"), channel),
+            _load(parameters.multipliers, tirx.const(1, "int32"), channel),
+            _load_table(parameters.table, 0),
+            _load_table(parameters.table, 1),
+            shift,
+            position_shift,
+            up_shift,
+            out_shift,
+            T.bind(largest >> up_shift),
+            T.bind((one << out_shift) >> 1),
+        )
+
+
+def _load(buffer: tirx.Buffer, row: Expr, column: Expr) -> list[Expr]:
+    at = (tirx.Ramp(column + i * _WORDS, 1, _WORDS) for i in range(_VECTORS))
+    return [T.bind(buffer[row, lanes]) for lanes in at]
+
+
+def _load_table(table: tirx.Buffer, kind: int) -> list[Expr]:
+    """A row of the table as vlut16 wants it: entry 32 o + w of a vector in half o of word w."""
+    halves = SEGMENTS // 2
+    rows = (table[kind, tirx.Ramp(i * halves, 1, halves)] for i in range(2))
+    return [T.bind(_hvx("vshuffh", T.reinterpret(row, dtype="int32x32"))) for row in rows]
+
+
+def _group(gate: list[Expr], up: list[Expr], c: _Constants) -> Expr:
+    """128 results as bytes of a vector."""
+    g = [_fraction(_left(v, c.depth_shift), m) for v, m in zip(gate, c.gate, strict=True)]
+    u = [_fraction(_left(v, c.depth_shift), m) for v, m in zip(up, c.up, strict=True)]
+    curve = _curve(g, c)
+    products = [_product(*operands, c) for operands in zip(g, curve, u, strict=True)]
+    halfwords = [_pack("vpackwh.sat", *products[i : i + 2]) for i in (0, 2)]
+    return _pack("vpackhb.sat", *halfwords)
+
+
+def _curve(g: list[Expr], c: _Constants) -> list[Expr]:
+    """act(x) / x for 128 gates: four vectors with the value in the upper half of each word."""
+    shifted = [_hvx("vasrw", v, c.position_shift) for v in g]
+    one = tirx.const(1, "int32")
+    positions = [T.bind(_hvx("vasrh", _pack("vpackwh.sat", *shifted[i : i + 2]), one)) for i in (0, 2)]
+    index = T.bind(_hvx("vshuffob", positions[1], positions[0]))
+    start, rise = _look_up(index, c.start), _look_up(index, c.rise)
+    values = [_interpolate(position, start, rise, i) for i, position in enumerate(positions)]
+    pairs = [T.bind(_hvx_pair("vshuffvdd", v, v, tirx.const(-2, "int32"))) for v in values]
+    return [_half(pair, i) for pair in pairs for i in (0, 1)]
+
+
+def _look_up(index: Expr, table: list[Expr]) -> Expr:
+    """Table entries for 128 index bytes: a pair, even bytes' entries in its first vector."""
+    found = None
+    for vector, groups in zip(table, _TABLE_GROUPS, strict=True):
+        for group in groups:
+            which = tirx.const(group, "int32")
+            if found is None:
+                found = _hvx_pair("vlutvwh", index, vector, which)
+            else:
+                found = _hvx_pair("vlutvwh.oracc", found, index, vector, which)
+    return T.bind(found)
+
+
+def _interpolate(position: Expr, start: Expr, rise: Expr, half: int) -> Expr:
+    fraction = _hvx("vand", _hvx("vaslh", position, tirx.const(7, "int32")), constant(0x7F807F80, _WORDS))
+    return T.bind(_hvx("vaddh", _half(start, half), _hvx("vmpyhvsrs", _half(rise, half), fraction)))
+
+
+def _product(g: Expr, curve: Expr, u: Expr, c: _Constants) -> Expr:
+    activated = T.bind(_hvx("vmpyowh.rnd", g, curve))
+    limit = T.broadcast(c.limit, _WORDS)
+    clipped = _hvx("vmaxw", _hvx("vminw", u, limit), constant(0, _WORDS) - limit)
+    product = _fraction(activated, T.bind(_hvx("vaslw", clipped, c.up_shift)))
+    return T.bind(_hvx("vasrw", _hvx("vaddw", product, T.broadcast(c.half, _WORDS)), c.out_shift))
+
+
+def _fraction(a: Expr, b: Expr) -> Expr:
+    """floor((a * b + 2 ** 30) / 2 ** 31) of words."""
+    return T.bind(_hvx("vmpyowh.rnd.sacc", _hvx("vmpyewuh", a, b), a, b))
+
+
+def _left(v: Expr, shift: int) -> Expr:
+    return T.bind(_hvx("vaslw", v, tirx.const(shift, "int32")))
+
+
+def _pack(name: str, first: Expr, second: Expr) -> Expr:
+    return _hvx(name, second, first)
+
+
+def _half(pair: Expr, half: int) -> Expr:
+    return _hvx("hi" if half else "lo", pair)
+
+
+def _hvx(name: str, *args: Expr) -> Expr:
+    return _call(name, f"int32x{_WORDS}", args)
+
+
+def _hvx_pair(name: str, *args: Expr) -> Expr:
+    return _call(name, f"int32x{2 * _WORDS}", args)
+
+
+def _call(name: str, dtype: str, args: tuple[Expr, ...]) -> Expr:
+    intrinsic = T.llvm_lookup_intrinsic_id(f"llvm.hexagon.V6.{name}.128B")
+    return T.call_llvm_pure_intrin(intrinsic, *args, dtype=dtype)
