@@ -13,6 +13,7 @@ from mllm_tvm.frontend.onnx.fused import FUSED_RULES
 from mllm_tvm.frontend.onnx.importer import LONGEST_SQUARE_MASK, Importer
 from mllm_tvm.frontend.onnx.parameters import OnnxParameters
 from mllm_tvm.frontend.onnx.roles import caches, find_inputs
+from mllm_tvm.frontend.onnx.rotary import exact_tables
 from mllm_tvm.frontend.onnx.rules import RULES
 from mllm_tvm.frontend.onnx.settings import Settings, model_config, read_settings
 from mllm_tvm.frontend.onnx.tensor import Tensor
@@ -64,7 +65,7 @@ def load_onnx(path: Path) -> Model:
         directory, config.bos_token_id, config.eos_token_ids, config.vocab_size
     )
     halves = all(dtype == "float16" for dtype in emitter.linears.values())
-    parameters = OnnxParameters(emitter.specs)
+    parameters = OnnxParameters(exact_tables(emitter.specs, settings))
     shadow_dtype = "float16" if halves else "float32"
     return Model(module, parameters, config, tokenizer, directory, shadow_dtype, settings.values)
 
