@@ -18,7 +18,7 @@ from tvm import ir, relax, tirx
 from tvm_ffi import structural_equal
 
 from .errors import PassError
-from .graph import LINEAR_W8A8, SHADOW_LINEAR, bindings, op_name, operands, split_params
+from .graph import LINEAR_W8A8, MLP_W8A8, SHADOW_LINEAR, bindings, op_name, operands, split_params
 
 
 @dataclass(frozen=True)
@@ -327,6 +327,7 @@ RULES: dict[str, Rule] = {
     "relax.strided_slice": _strided_slice,
     "relax.nn.pad": _pad,
     LINEAR_W8A8: _first_operand,
+    MLP_W8A8: _first_operand,
     SHADOW_LINEAR: _first_operand,
 }
 """Op name -> its exact rule: the operands' token axes in, the result's token axis and whether it mixes out.

@@ -10,6 +10,7 @@ from .errors import PassError
 
 LINEAR_W8A8 = "mllm.linear_w8a8"
 SHADOW_LINEAR = "mllm.shadow_linear"
+MLP_W8A8 = "mllm.mlp_w8a8"
 
 
 def bindings(function: relax.Function) -> list[relax.VarBinding]:

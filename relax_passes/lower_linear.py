@@ -12,6 +12,8 @@ gets the packed weight in place of its own, and as last argument the shape ``[B]
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import tvm
 from tvm import ir, relax
 
@@ -57,7 +59,7 @@ class _Lowerer(relax.PyExprMutator):
         parameters = set(self.parameters)
         groups: dict[relax.Var, list[relax.Var]] = {}
         for binding in bindings(self.function):
-            if _is_integer_matmul(binding.value) and binding.value.args[1] in parameters:
+            if is_integer_matmul(binding.value) and binding.value.args[1] in parameters:
                 x, weight = binding.value.args
                 groups.setdefault(x, []).append(weight)
         return groups
@@ -71,13 +73,13 @@ class _Lowerer(relax.PyExprMutator):
     def visit_call_(self, call: relax.Call) -> relax.Expr:
         if op_name(call) == SHADOW_LINEAR and call.args[1][1] in self.packed:
             return self._shadow(call)
-        if not _is_integer_matmul(call) or call.args[1] not in self.weights:
+        if not is_integer_matmul(call) or call.args[1] not in self.weights:
             return super().visit_call_(call)
         x, weight = call.args
         if x not in self.accumulators:
             self.accumulators[x] = self._emit_kernel(self.visit_expr(x), self.groups[x])
         begin = self.packed[weight][1] * N_LANES
-        return _columns(self.accumulators[x], begin, begin + static_shape(weight)[1])
+        return columns(self.accumulators[x], begin, begin + static_shape(weight)[1])
 
     def _shadow(self, call: relax.Call) -> relax.Expr:
         """The call with the packed weight; it comes after the weight's integer matmul."""
@@ -91,18 +93,29 @@ class _Lowerer(relax.PyExprMutator):
         padded = round_up(k, K_LANES)
         if padded != k:
             x = self.builder_.emit(relax.op.nn.pad(x, [0, 0, 0, padded - k]))
-        blocks = [round_up(static_shape(member)[1], N_LANES) // N_LANES for member in group]
-        n = sum(blocks) * N_LANES
-        name = JOIN.join(member.name for member in group) + PACKED
-        shape = (sum(blocks), padded // K_LANES, N_LANES, K_LANES)
-        packed = relax.Var(name, relax.TensorType(shape, "uint8"))
+        packed = packed_parameter(group)
+        blocks = [_blocks(member) for member in group]
         self.packed.update({member: (packed, sum(blocks[:i])) for i, member in enumerate(group)})
         self.added.append(packed)
-        out = relax.TensorType((x.ty.shape.values[0], n), "int32")
+        out = relax.TensorType((x.ty.shape.values[0], sum(blocks) * N_LANES), "int32")
         return self.builder_.emit(kernel_call(LINEAR_W8A8, [x, packed], out))
 
 
-def _is_integer_matmul(expr: relax.Expr) -> bool:
+def packed_parameter(group: Sequence[relax.Var]) -> relax.Var:
+    """The parameter with the packed forms of int8 weights [K, N], joined along the output channels."""
+    k = static_shape(group[0])[0]
+    blocks = sum(_blocks(member) for member in group)
+    name = JOIN.join(member.name for member in group) + PACKED
+    shape = (blocks, round_up(k, K_LANES) // K_LANES, N_LANES, K_LANES)
+    return relax.Var(name, relax.TensorType(shape, "uint8"))
+
+
+def _blocks(weight: relax.Var) -> int:
+    return round_up(static_shape(weight)[1], N_LANES) // N_LANES
+
+
+def is_integer_matmul(expr: relax.Expr) -> bool:
+    """Whether ``expr`` is a matmul of int8 values to int32."""
     return (
         isinstance(expr, relax.Call)
         and expr.op == ir.Op.get("relax.matmul")
@@ -110,7 +123,8 @@ def _is_integer_matmul(expr: relax.Expr) -> bool:
     )
 
 
-def _columns(x: relax.Var, begin: int, end: int) -> relax.Expr:
+def columns(x: relax.Var, begin: int, end: int) -> relax.Expr:
+    """``x[:, begin:end]``."""
     if (begin, end) == (0, int(x.ty.shape.values[1])):
         return x
     return relax.op.strided_slice(x, [1], [begin], [end], assume_inbound=True)

@@ -3,6 +3,7 @@
 Runs after ``lower_linear``. Every op belongs to one kind:
 
 * ``linear``: the packed integer kernel;
+* ``mlp``: the integer kernel of a whole gated MLP;
 * ``shadow``: a float linear on the outlier residual;
 * ``dynamic``: token-mixing ops, and ops on the whole cache or on values whose tokens are not rows (symbolic
   cache length, one copy);
@@ -28,9 +29,20 @@ from tvm_ffi import structural_equal, structural_hash
 
 from .analyze_token_axis import TokenAxis, TokenAxisTable, analyze_token_axis
 from .errors import PassError
-from .graph import LINEAR_W8A8, SHADOW_LINEAR, bindings, op_name, operands, results, split_params
+from .graph import (
+    LINEAR_W8A8,
+    MLP_W8A8,
+    SHADOW_LINEAR,
+    bindings,
+    op_name,
+    operands,
+    results,
+    split_params,
+    static_shape,
+)
 
-LINEAR, SHADOW, DYNAMIC, FLOAT = "linear", "shadow", "dynamic", "float"
+LINEAR, MLP, SHADOW, DYNAMIC, FLOAT = "linear", "mlp", "shadow", "dynamic", "float"
+_KERNELS = {LINEAR_W8A8: LINEAR, MLP_W8A8: MLP, SHADOW_LINEAR: SHADOW}
 _APPEND = "append"
 
 
@@ -111,7 +123,7 @@ class _Partitioner:
         base = _function_name(stage)
         count = self.counts.get(base, 0)
         self.counts[base] = count + 1
-        return base if count == 0 and stage.kind in (LINEAR, DYNAMIC) else f"{base}_{count}"
+        return base if count == 0 and stage.kind in (LINEAR, MLP, DYNAMIC) else f"{base}_{count}"
 
 
 def _function_name(stage: _Stage) -> str:
@@ -119,6 +131,11 @@ def _function_name(stage: _Stage) -> str:
         x, _ = operands(stage.bindings[0].value)
         k, n = x.ty.shape.values[1], stage.bindings[0].var.ty.shape.values[1]
         return f"linear_{int(k)}x{int(n)}"
+    if stage.kind == MLP:
+        _, gate_up, *_, down = operands(stage.bindings[0].value)
+        sizes = (static_shape(gate_up), static_shape(down))
+        (_, k_blocks, _, k_lanes), (n_blocks, channel_blocks, n_lanes, _) = sizes
+        return f"mlp_{k_blocks * k_lanes}x{channel_blocks * k_lanes}x{n_blocks * n_lanes}"
     if stage.kind == DYNAMIC and any(op_name(b.value) == "relax.nn.attention" for b in stage.bindings):
         return "attention"
     return stage.kind
@@ -135,7 +152,7 @@ def _stages(function: relax.Function, table: TokenAxisTable, inputs: set[relax.V
         level = read[0][0] if kind == _APPEND else _level(kind, read)
         levels[binding.var] = (level, kind)
         # One integer function is one kernel call.
-        single = binding.var if kind == LINEAR else None
+        single = binding.var if kind in (LINEAR, MLP) else None
         groups.setdefault((level, kind, single), []).append(binding)
     stages = [_Stage(level, kind, tuple(found)) for (level, kind, _), found in groups.items()]
     return sorted(stages, key=lambda stage: (stage.level, stage.kind == _APPEND))
@@ -147,10 +164,8 @@ def _level(kind: str, read: Sequence[tuple[int, str]]) -> int:
 
 def _kind(binding: relax.VarBinding, table: TokenAxisTable, inputs: set[relax.Var]) -> str:
     name = op_name(binding.value)
-    if name == LINEAR_W8A8:
-        return LINEAR
-    if name == SHADOW_LINEAR:
-        return SHADOW
+    if name in _KERNELS:
+        return _KERNELS[name]
     if name == "relax.concat" and table.mixes(binding.var) and operands(binding.value)[0] in inputs:
         return _APPEND
     touched = [binding.var, *(leaf for leaf in operands(binding.value) if isinstance(leaf, relax.Var))]

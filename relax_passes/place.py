@@ -9,9 +9,9 @@ import tvm
 from tvm import ir, relax
 
 from .errors import PassError
-from .partition import DYNAMIC, FLOAT, LINEAR, SHADOW
+from .partition import DYNAMIC, FLOAT, LINEAR, MLP, SHADOW
 
-PROCESSORS = {LINEAR: "npu", SHADOW: "cpu", DYNAMIC: "cpu", FLOAT: "cpu"}
+PROCESSORS = {LINEAR: "npu", MLP: "npu", SHADOW: "cpu", DYNAMIC: "cpu", FLOAT: "cpu"}
 
 
 @tvm.transform.module_pass(opt_level=0, name="Place")

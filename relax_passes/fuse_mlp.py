@@ -1,0 +1,179 @@
+"""A gated MLP whose three linears have no shadow path to one call of the kernel ``mllm.mlp_w8a8``.
+
+    g, u = float32(matmul(xq, Wg)) * output_scale_g, float32(matmul(xq, Wu)) * output_scale_u
+    hq = int8(clip(round(act(g) * u / s), -127, 127))
+    y = matmul(hq, Wd)                                   ->  mlp_w8a8(xq, Wg + Wu, ..., Wd)
+
+The kernel computes the activation in integers, so nothing in between needs the CPU. Float values in between
+that something else reads too, a shadow path above all, keep the MLP apart.
+
+Runs after ``quantize_w8a8`` and ``CanonicalizeBindings`` (no value has two names), before ``lower_linear``.
+Added parameters: the packed weights, named as ``lower_linear`` names them; for weights G, U and D
+``G+U+D.glu_multipliers`` [2, channels] int32 and ``G+U+D.glu_shifts`` [4] int32; and for each activation
+``ACTIVATION.glu_table`` [2, 128] int16. A target says what is in them. Parameters that nothing reads any more
+are removed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import tvm
+from tvm import ir, relax
+
+from .graph import MLP_W8A8, bindings, kernel_call, op_name, operands, results, split_params, static_shape
+from .lower_linear import JOIN, K_LANES, columns, is_integer_matmul, packed_parameter
+from .quantize_w8a8 import INPUT_SCALE, INT8, OUTPUT_SCALE
+
+GLU_MULTIPLIERS = ".glu_multipliers"
+GLU_SHIFTS = ".glu_shifts"
+GLU_TABLE = ".glu_table"
+ACTIVATIONS = ("silu", "gelu", "gelu_tanh")
+_SHIFTS = 4
+_SEGMENTS = 128
+_FEWEST_CHANNELS = 128
+
+
+@tvm.transform.module_pass(opt_level=0, name="FuseMlp")
+class FuseMlp:
+    """Replaces every gated MLP of ``main`` that is without shadow paths by a kernel call."""
+
+    def transform_module(self, mod: ir.IRModule, _context: tvm.transform.PassContext) -> ir.IRModule:
+        fused = mod.clone()
+        fused["main"] = _Fuser(mod, mod["main"]).rewrite()
+        return fused
+
+
+class _Mlp(NamedTuple):
+    """What a kernel call needs: the quantized input, the int8 weights and the activation's name."""
+
+    x: relax.Var
+    gate: relax.Var
+    up: relax.Var
+    down: relax.Var
+    activation: str
+
+    @property
+    def channels(self) -> int:
+        """Channels between the linears."""
+        return static_shape(self.down)[0]
+
+    def fits(self) -> bool:
+        """Whether the kernel takes these extents."""
+        k, channels = static_shape(self.gate)[0], self.channels
+        return k % K_LANES == 0 and channels % K_LANES == 0 and channels >= _FEWEST_CHANNELS
+
+
+class _Matcher:
+    """Finds MLPs in a straight-line function."""
+
+    def __init__(self, function: relax.Function):
+        found = bindings(function)
+        self.values = {binding.var: binding.value for binding in found}
+        self.parameters = set(split_params(function)[1])
+        self.readers = Counter(leaf for b in found for leaf in operands(b.value))
+        self.readers.update(results(function))
+
+    def mlp(self, call: relax.Expr) -> _Mlp | None:
+        """The MLP whose down projection is ``call``."""
+        if not self._is_linear(call):
+            return None
+        quantized, down = call.args
+        product = self._scaled(self._through(quantized, "astype", "clip", "round"), "divide", INPUT_SCALE)
+        factors = self._operands(product, "multiply")
+        for gated, up in (factors, factors[::-1]) if factors else ():
+            mlp = self._gated(gated, up, down)
+            if mlp is not None and mlp.fits():
+                return mlp
+        return None
+
+    def _gated(self, gated: relax.Expr, up: relax.Expr, down: relax.Var) -> _Mlp | None:
+        for activation in ACTIVATIONS:
+            gates = self._linear(self._through(gated, f"nn.{activation}"))
+            ups = self._linear(up)
+            if gates and ups and gates[0].same_as(ups[0]):
+                return _Mlp(gates[0], gates[1], ups[1], down, activation)
+        return None
+
+    def _linear(self, value: relax.Expr | None) -> list[relax.Var] | None:
+        """Input and weight of the linear that ``value`` is the float result of."""
+        sums = self._through(self._scaled(value, "multiply", OUTPUT_SCALE), "astype")
+        call = self.values.get(sums) if self._read_once(sums) else None
+        if call is None or not self._is_linear(call):
+            return None
+        return list(call.args)
+
+    def _scaled(self, value: relax.Expr | None, op: str, suffix: str) -> relax.Expr | None:
+        """What was multiplied with, or divided by, a parameter whose name ends in ``suffix``."""
+        found = self._operands(value, op)
+        is_scaled = found is not None and found[1] in self.parameters and found[1].name.endswith(suffix)
+        return found[0] if found is not None and is_scaled else None
+
+    def _is_linear(self, call: relax.Expr) -> bool:
+        return is_integer_matmul(call) and call.args[1] in self.parameters
+
+    def _through(self, value: relax.Expr | None, *ops: str) -> relax.Expr | None:
+        """What ``value`` was made from by ``ops``, the last one first; None when it was not."""
+        for op in ops:
+            found = self._operands(value, op)
+            value = found[0] if found else None
+        return value
+
+    def _operands(self, value: relax.Expr | None, op: str) -> list[relax.Expr] | None:
+        """The tensors that ``value`` was computed from by ``op``, if nothing else reads ``value``."""
+        call = self.values.get(value)
+        if call is None or op_name(call) != f"relax.{op}" or not self._read_once(value):
+            return None
+        return operands(call)
+
+    def _read_once(self, value: relax.Expr) -> bool:
+        return self.readers[value] == 1
+
+
+@relax.expr_functor.mutator
+class _Fuser(relax.PyExprMutator):
+    def __init__(self, mod: ir.IRModule, function: relax.Function):
+        super().__init__(mod)
+        self.function = function
+        self.matcher = _Matcher(function)
+        self.added: dict[str, relax.Var] = {}
+
+    def rewrite(self) -> relax.Function:
+        inputs, parameters = split_params(self.function)
+        body = self.visit_expr(self.function.body)
+        arguments = [*inputs, *parameters, *self.added.values()]
+        rewritten = relax.Function(arguments, body, self.function.ret_ty, True, self.function.attrs)
+        rewritten = relax.analysis.remove_all_unused(rewritten)
+        read = {leaf for binding in bindings(rewritten) for leaf in operands(binding.value)}
+        before = {leaf for binding in bindings(self.function) for leaf in operands(binding.value)}
+        kept = [p for p in arguments[len(inputs) :] if p in read or p not in before]
+        return relax.Function([*inputs, *kept], rewritten.body, rewritten.ret_ty, True, rewritten.attrs)
+
+    def visit_call_(self, call: relax.Call) -> relax.Expr:
+        mlp = self.matcher.mlp(call)
+        if mlp is None:
+            return super().visit_call_(call)
+        n = static_shape(mlp.down)[1]
+        return columns(self.builder_.emit(self._kernel(mlp)), 0, n)
+
+    def _kernel(self, mlp: _Mlp) -> relax.Call:
+        weights = [weight.name.removesuffix(INT8) for weight in (mlp.gate, mlp.up, mlp.down)]
+        name = JOIN.join(weights)
+        gate_up, down = packed_parameter([mlp.gate, mlp.up]), packed_parameter([mlp.down])
+        self.added |= {gate_up.name: gate_up, down.name: down}
+        arguments = [
+            self.visit_expr(mlp.x),
+            gate_up,
+            self._parameter(name + GLU_MULTIPLIERS, (2, mlp.channels), "int32"),
+            self._parameter(name + GLU_SHIFTS, (_SHIFTS,), "int32"),
+            self._parameter(mlp.activation + GLU_TABLE, (2, _SEGMENTS), "int16"),
+            down,
+        ]
+        blocks, _, lanes, _ = static_shape(down)
+        out = relax.TensorType((mlp.x.ty.shape.values[0], blocks * lanes), "int32")
+        return kernel_call(MLP_W8A8, arguments, out)
+
+    def _parameter(self, name: str, shape: Iterable[int], dtype: str) -> relax.Var:
+        return self.added.setdefault(name, relax.Var(name, relax.TensorType(tuple(shape), dtype)))
