@@ -242,6 +242,9 @@ class DeviceSession:
             raise DeviceError(f"cannot ask device {self._device!r} to {action}: the session is closed")
         begin = time.monotonic()
         self._watchdog.begin()
+        # Compiling with TVM leaves system calls that restart after Ctrl-C (its arithmetic solver puts the
+        # handler back with `signal`): the wait for an answer would go on.
+        signal.siginterrupt(signal.SIGINT, True)
         try:
             try:
                 yield
