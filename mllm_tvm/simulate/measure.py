@@ -51,8 +51,10 @@ def measure_device(device: str, clock_hz: float) -> Measurement:
     kind: ServerKind = "host" if device == "host" else "qemu"
     shapes = {f"profile_m{m}": (m, K, N) for m in ROWS} | {"profile_small": _SMALL}
     target = host_target() if kind == "host" else hexagon_target(_TARGET).llvm_target()
+    contexts = hexagon_target(_TARGET).contexts if kind == "qemu" else 1
     kernels = {
-        name: linear_w8a8(m, k, n, hvx=kind == "qemu", name=name) for name, (m, k, n) in shapes.items()
+        name: linear_w8a8(m, k, n, hvx=kind == "qemu", name=name, contexts=contexts)
+        for name, (m, k, n) in shapes.items()
     }
     with tempfile.TemporaryDirectory() as scratch:
         compiled, server = Path(scratch) / "kernels.o", Path(scratch) / "server"
@@ -83,14 +85,13 @@ def _cost(session: DeviceSession, name: str, shape: tuple[int, int, int]) -> tup
 
 def measured_profile(base: DeviceProfile, found: Measurement, name: str) -> DeviceProfile:
     """``base`` with the figures that were measured."""
-    contexts = base.npu.contexts if found.by_packets else 1
     launch = base.npu.launch_s if found.by_packets else found.smallest_s
     work = {m: max(s - (0.0 if found.by_packets else launch), 1e-9) for m, s in found.seconds.items()}
     rates = {m: m * K * N / s for m, s in work.items()}
     best = max(rates.values())
     npu = replace(
         base.npu,
-        int8_macs_per_s=_round(best * contexts),
+        int8_macs_per_s=_round(best),
         launch_s=_round(launch),
         synchronization_s=_round(launch),
         chunk_efficiency={str(m): _round(rate / best) for m, rate in rates.items()},
