@@ -24,6 +24,10 @@ def find_architecture(reader: ConfigReader) -> Architecture:
     kind = reader.settings.get("model_type")
     if reader.settings.get("is_encoder_decoder") is True:
         raise reader.error("is_encoder_decoder", f"a decoder-only model ({kind} also has an encoder)")
+    if reader.settings.get("auto_map"):
+        raise reader.error(
+            "auto_map", f"no code of the model's own, which is never run; remove it if this is a plain {kind}"
+        )
     known = architectures.supported()
     if not isinstance(kind, str) or kind not in known:
         raise ModelError(

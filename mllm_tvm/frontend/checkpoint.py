@@ -18,6 +18,7 @@ from mllm_tvm.frontend.config import read_json
 
 WEIGHTS_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "F32": np.dtype(np.float32),
@@ -90,8 +91,18 @@ def _weight_files(path: Path) -> list[Path]:
     for name in names:
         # A name with a directory in it could point outside of the model directory.
         if Path(name).name != name or not (path / name).is_file():
-            raise ModelError(f"{path / name} is missing: expected the model's weights as safetensors")
+            raise ModelError(
+                f"{path / name} is missing: expected the model's weights as safetensors{_pickled(path)}"
+            )
     return [path / name for name in names]
+
+
+def _pickled(path: Path) -> str:
+    """What to do about weights that are there, but in a format that can run code when opened."""
+    files = sorted(file.name for pattern in PICKLES for file in path.glob(pattern))
+    if not files:
+        return ""
+    return f", found {files[0]}: a pickle, which is never opened; convert it to safetensors"
 
 
 def _weight_map(index: Path) -> dict[str, str]:

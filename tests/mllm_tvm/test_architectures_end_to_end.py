@@ -7,16 +7,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import mllm_tvm as mt
 from mllm_tvm.frontend.float_model import FloatModel
-from tests.mllm_tvm.frontend.tiny_models import VOCAB_SIZE, save_llama
+from tests.mllm_tvm.frontend.tiny_models import LLAMA3_ROPE, VOCAB_SIZE, save_llama
 from tests.mllm_tvm.shaped_model import uncalibrated_recipe
 
 TOKENS = [1, 40, 7, 200, 319, 5, 77, 78, 79, 12, 300, 2, 64, 9, 9, 31, 30]
 LENGTHS = (8,)
+PROMPT, NEW_TOKENS = "the dog sat on the mat", 5
 
 MODELS: dict[str, dict[str, Any]] = {
+    "llama": {"rope_parameters": LLAMA3_ROPE, "dtype": torch.bfloat16, "max_shard_size": "100KB"},
+    "qwen2": {"tie_word_embeddings": True, "dtype": torch.float16},
+    "qwen3": {"head_dim": 24},
     "mistral": {"sliding_window": 6},
     "gemma": {"num_key_value_heads": 1, "head_dim": 32, "tie_word_embeddings": True},
     "phi": {"num_key_value_heads": 4},
@@ -43,3 +48,18 @@ def test_compiled_model_follows_the_float_one(model_type: str, tmp_path: Path) -
         np.testing.assert_array_equal(engine.prefill(TOKENS[:-2]), whole[-3])
         np.testing.assert_array_equal(engine.decode(TOKENS[-2]), whole[-2])
         np.testing.assert_array_equal(engine.decode(TOKENS[-1]), whole[-1])
+        prompt = model.tokenizer.encode(PROMPT)
+        written = _greedy(engine, prompt)
+        text = model.tokenizer.decode(prompt + written).removeprefix(model.tokenizer.decode(prompt))
+        assert "".join(engine.generate(PROMPT, NEW_TOKENS)) == text
+
+
+def _greedy(engine: mt.Engine, tokens: list[int]) -> list[int]:
+    """What follows ``tokens``, each step computed from the whole text."""
+    found: list[int] = []
+    while len(found) < NEW_TOKENS:
+        token = int(engine.forward(tokens + found)[-1].argmax())
+        if token in engine.artifact.manifest.model["eos_token_ids"]:
+            break
+        found.append(token)
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 import shutil
 import struct
@@ -49,6 +50,24 @@ def test_missing_directory(tmp_path: Path) -> None:
 def test_missing_file(model_dir: Path, name: str) -> None:
     (model_dir / name).unlink()
     _refuses(model_dir, name, "is missing")
+
+
+class _Bomb:
+    """Unpickling it creates the file ``path``."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "pytorch_model-00001-of-00002.bin", "model.pth"])
+def test_pickled_weights_are_refused_unopened(model_dir: Path, name: str) -> None:
+    (model_dir / "model.safetensors").unlink()
+    (model_dir / name).write_bytes(pickle.dumps(_Bomb(model_dir / "ran")))
+    _refuses(model_dir, "model.safetensors", name, "a pickle", "convert it to safetensors")
+    assert not (model_dir / "ran").exists()
 
 
 @pytest.mark.parametrize("content", ["{", "", "\xff"])
@@ -207,5 +226,7 @@ def test_no_code_of_the_directory_runs(model_dir: Path) -> None:
     code = f"open({str(witness)!r}, 'w')"
     for name in ("modeling_llama.py", "configuration_llama.py", "__init__.py"):
         (model_dir / name).write_text(code)
-    load_model(change_config(model_dir, auto_map={"AutoConfig": "configuration_llama.X"}))
+    load_model(model_dir)
+    change_config(model_dir, auto_map={"AutoConfig": "configuration_llama.X"})
+    _refuses(model_dir, "config.json", "auto_map", "never run", "plain llama", "configuration_llama.X")
     assert not witness.exists()
