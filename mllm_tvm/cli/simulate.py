@@ -57,11 +57,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="--search: shares of layers without shadows that are accurate enough (0.85); the fastest wins",
     )
     parser.add_argument(
-        "--any-placement",
-        action="store_true",
-        help="--search: float functions on the NPU too (not compilable)",
-    )
-    parser.add_argument(
         "--plan", default=None, metavar="FILE", help="write what --search found for compile --plan"
     )
     parser.add_argument("--trace", default=None, metavar="FILE", help="write a Chrome trace of the prefill")
@@ -107,18 +102,10 @@ def _configuration(args: argparse.Namespace) -> Configuration:
 
 def _search(args: argparse.Namespace, request: Request) -> SearchResult:
     from mllm_tvm.simulate.plan import write_plan
-    from mllm_tvm.simulate.search import (
-        ALL_PLACEMENTS,
-        COMPILABLE,
-        SearchSpace,
-        parse_prompts,
-        parse_shares,
-        search,
-    )
+    from mllm_tvm.simulate.search import SearchSpace, parse_prompts, parse_shares, search
 
     prompts = parse_prompts(args.prompts or str(args.prompt))
-    placements = ALL_PLACEMENTS if args.any_placement else COMPILABLE
-    space = SearchSpace(placements=placements, pruned_shares=parse_shares(args.pruned_shares))
+    space = SearchSpace(pruned_shares=parse_shares(args.pruned_shares))
     result = search(request.model, request.profile, prompts, space)
     if args.plan:
         write_plan(args.plan, result, request.model.name, request.profile.name)

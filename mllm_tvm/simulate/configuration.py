@@ -24,14 +24,6 @@ class Placement:
             if processor not in ("cpu", "npu"):
                 raise SimulationError(f"placement of {kind} is {processor!r}, expected cpu or npu")
 
-    @staticmethod
-    def of(values: dict[str, str]) -> Placement:
-        """A placement from function kind -> processor; raises SimulationError."""
-        for kind in values:
-            if kind not in PLACEABLE:
-                raise SimulationError(f"cannot place {kind!r}: expected {', '.join(PLACEABLE)}")
-        return Placement(**values)
-
 
 @dataclass(frozen=True)
 class Configuration:
@@ -55,10 +47,13 @@ class Configuration:
     merges_on_cpu: bool = False
     """In layers with shadows the norms and activations that add their results are on the CPU: the NPU never
     waits for a float result."""
+    merges_linears: bool = False
+    """In a parallel block too, linears that read the same value are one function. Its activation is on the
+    CPU then: what follows a function with several uses is no part of it."""
+    last_row_head: bool = False
+    """What only the logits need (in the last layer, all behind its keys and values) runs on the last row."""
     plans_chunks: bool = False
     """Several ways to cut the prompt are simulated and the fastest is taken."""
-    alternatives: tuple[Placement, ...] = ()
-    """Other placements that are simulated too; the fastest is taken."""
     builds_graph: bool = False
     """The NPU graph is built and optimized again for each prompt."""
     sets_up: bool = True
@@ -82,21 +77,26 @@ CHUNKED = replace(SHADOW, name="chunk-sharing", pruned_share=1.0, grouped=True, 
 NAIVE = replace(CHUNKED, name="naive-npu", chunk_lengths=(), plain_shapes=True, builds_graph=True)
 OURS = Configuration(
     "ours",
-    (32, 64, 128, 256, 384),
+    (32, 64, 128, 192, 256, 320, 384, 512),
     "ours",
-    placement=Placement(norm="npu"),
     merges_on_cpu=True,
+    merges_linears=True,
+    last_row_head=True,
     plans_chunks=True,
-    alternatives=(Placement(norm="cpu"),),
     pads_float=False,
     fuses_float=True,
     sets_up=False,
 )
-OURS_COMPILED = replace(OURS, name="ours-compiled", placement=Placement(activation="cpu"), alternatives=())
-"""What the compiler emits today: integer functions on the NPU, every float function on the CPU."""
+"""What the compiler emits and the engine runs; gated MLPs without shadow paths are one NPU function."""
+OURS_UNFUSED = replace(OURS, name="ours-unfused", placement=Placement(activation="cpu"))
+"""The same with every float function on the CPU."""
+OURS_NORMS = replace(OURS, name="ours-norms", placement=Placement(norm="npu"))
+"""What norms on the NPU would bring; the compiler has no such kernel."""
 ABLATION = (CPU_ONLY, NAIVE, CHUNKED, SHADOW, PAPER)
 """The paper's steps, from no NPU to the whole system."""
-CONFIGURATIONS = {configuration.name: configuration for configuration in (*ABLATION, OURS, OURS_COMPILED)}
+CONFIGURATIONS = {
+    configuration.name: configuration for configuration in (*ABLATION, OURS, OURS_UNFUSED, OURS_NORMS)
+}
 
 
 def find_configuration(name: str) -> Configuration:

@@ -22,11 +22,15 @@ class Prefill:
     tasks: tuple[Task, ...]
     chunks: tuple[ChunkPlan, ...]
 
+    def busy_s(self, processor: str) -> float:
+        """Seconds of a processor's tasks together."""
+        return sum(task.duration for task in self.tasks if task.processor == processor)
+
 
 def candidate_plans(
     model: ModelShape, configuration: Configuration, cost: CostModel, prompt: int
 ) -> list[tuple[ChunkPlan, ...]]:
-    """The cheapest chunks of a prompt on the NPU, for each bound on their length.
+    """The cheapest chunks of a prompt on the NPU, for each bound on their length; the highest bound first.
 
     Long chunks cost the NPU least, short ones overlap better: which plan is the fastest takes a simulation.
     A configuration that does not plan has one plan. Raises SimulationError for an empty prompt.
@@ -36,7 +40,7 @@ def candidate_plans(
     lengths = sorted(configuration.chunk_lengths or (prompt,))
     program = chunk_program(model, configuration)
     prices = {length: _chunk_seconds(program, cost, length) for length in lengths}
-    bounds = range(1, len(lengths) + 1) if configuration.plans_chunks else [len(lengths)]
+    bounds = range(len(lengths), 0, -1) if configuration.plans_chunks else [len(lengths)]
     plans = [plan_chunks(prompt, lengths[:bound], prices) for bound in bounds]
     return list(dict.fromkeys(plans))
 
@@ -78,7 +82,7 @@ class _Expansion:
         if op.reads_cache:
             deps += [self._ids[earlier, dep] for earlier in range(index) for dep in op.deps]
         rows = self._rows(op, chunk)
-        context = chunk.start + (rows + 1) / 2
+        context = chunk.start + chunk.tokens if op.head else chunk.start + (rows + 1) / 2
         seconds = self._cost.seconds(op.cost(), op.processor, rows, context)
         self._ids[index, op.name] = self._append(
             op.function, op.processor, deps, seconds, index, op.layer, position

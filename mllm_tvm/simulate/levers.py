@@ -21,18 +21,17 @@ def lever_steps() -> tuple[tuple[str, Configuration], ...]:
     set_up = replace(PAPER, sets_up=False)
     policy = replace(set_up, policy=OURS.policy)
     fused = replace(policy, pads_float=OURS.pads_float, fuses_float=OURS.fuses_float)
-    placed = replace(
-        fused,
-        placement=OURS.placement,
-        alternatives=OURS.alternatives,
-        merges_on_cpu=OURS.merges_on_cpu,
-    )
+    merged = replace(fused, merges_on_cpu=OURS.merges_on_cpu)
+    shared = replace(merged, merges_linears=OURS.merges_linears)
+    last_row = replace(shared, last_row_head=OURS.last_row_head)
     return (
         ("paper", PAPER),
         ("set-up once, when the engine opens", set_up),
         ("policy", policy),
         ("float functions fused, valid rows only", fused),
-        ("placement", placed),
+        ("shadow results added on the CPU", merged),
+        ("linears of one input merged", shared),
+        ("last layer on the last row", last_row),
         ("chunk lengths and planner", OURS),
     )
 

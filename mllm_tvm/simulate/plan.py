@@ -1,4 +1,9 @@
-"""Plans: a searched configuration as a JSON file that ``mllm-tvm compile --plan`` reads."""
+"""Plans: a searched configuration as a JSON file that ``mllm-tvm compile --plan`` reads.
+
+``placement`` names the compiler's kinds of functions: ``linear``, ``mlp`` (a gated MLP as one integer
+function), ``shadow``, ``float`` and ``dynamic``. The NPU runs linears; it also runs MLPs, or these are not
+fused.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +12,13 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from .configuration import Placement
-from .errors import SimulationError
-from .search import COMPILABLE, SearchResult
+from mllm_tvm.runtime.policies import find_policy
 
-SCHEMA_VERSION = 1
+from .errors import SimulationError
+from .search import SearchResult
+
+SCHEMA_VERSION = 2
+_FIXED = {"linear": "npu", "shadow": "cpu", "float": "cpu", "dynamic": "cpu"}
 
 
 @dataclass(frozen=True)
@@ -22,7 +29,8 @@ class Plan:
     profile: str
     chunk_lengths: tuple[int, ...]
     pruned_share: float
-    placement: Placement
+    fuse_mlp: bool
+    """Gated MLPs without shadow paths are one NPU function."""
     policy: str
 
 
@@ -35,7 +43,7 @@ def write_plan(path: str | os.PathLike[str], result: SearchResult, model: str, p
         "profile": profile,
         "chunk_lengths": list(found.chunk_lengths),
         "pruned_share": found.pruned_share,
-        "placement": vars(found.placement),
+        "placement": {**_FIXED, "mlp": found.placement.activation},
         "policy": found.policy,
         "mean_prefill_s": result.seconds,
     }
@@ -57,7 +65,7 @@ def read_plan(path: str | os.PathLike[str]) -> Plan:
             str(data["profile"]),
             tuple(int(length) for length in data["chunk_lengths"]),
             float(data["pruned_share"]),
-            Placement.of(data["placement"]),
+            _fuses_mlp(dict(data["placement"]), path),
             str(data["policy"]),
         )
     except OSError as error:
@@ -74,9 +82,15 @@ def _checked(plan: Plan, path: str | os.PathLike[str]) -> Plan:
         raise SimulationError(f"plan {path}: chunk lengths {plan.chunk_lengths}, expected positive numbers")
     if not 0.0 <= plan.pruned_share <= 1.0:
         raise SimulationError(f"plan {path}: pruned share {plan.pruned_share}, expected 0 to 1")
-    if plan.placement not in COMPILABLE:
-        raise SimulationError(
-            f"plan {path} places {vars(plan.placement)}: the compiler puts linears on the NPU and float "
-            "functions on the CPU; search without --any-placement"
-        )
+    find_policy(plan.policy)
     return plan
+
+
+def _fuses_mlp(placement: dict[str, str], path: str | os.PathLike[str]) -> bool:
+    """Whether MLPs are on the NPU; raises SimulationError for a placement the compiler does not know."""
+    choices = [{**_FIXED, "mlp": processor} for processor in ("cpu", "npu")]
+    if placement not in choices:
+        raise SimulationError(
+            f"plan {path} places {placement}; what the compiler can do is {choices[0]}, and mlp on the npu"
+        )
+    return placement["mlp"] == "npu"

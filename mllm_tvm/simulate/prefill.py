@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from mllm_tvm.runtime.list_schedule import ScheduleGraph
 from mllm_tvm.runtime.planner import ChunkPlan
@@ -52,7 +52,7 @@ class PrefillRun:
     @property
     def busy_s(self) -> dict[str, float]:
         """Seconds each processor works."""
-        return {processor: busy_seconds(self.spans, processor) for processor in PROCESSORS}
+        return {processor: self.prefill.busy_s(processor) for processor in PROCESSORS}
 
     @property
     def bubble(self) -> float:
@@ -70,18 +70,16 @@ def simulate_prefill(
     """
     check_npu_memory(model, configuration, profile)
     cost = CostModel(profile)
-    runs = [
-        _run(model, candidate, prompt, expand_chunks(model, candidate, cost, chunks))
-        for candidate in _placements(configuration)
-        for chunks in candidate_plans(model, candidate, cost, prompt)
-    ]
-    return min(runs, key=lambda run: run.seconds)
-
-
-def _placements(configuration: Configuration) -> list[Configuration]:
-    """The configuration with each placement it may use."""
-    placements = (configuration.placement, *configuration.alternatives)
-    return [replace(configuration, placement=placement) for placement in placements]
+    first, *others = (
+        expand_chunks(model, configuration, cost, chunks)
+        for chunks in candidate_plans(model, configuration, cost, prompt)
+    )
+    best = _run(model, configuration, prompt, first)
+    for prefill in others:
+        # No schedule is shorter than the work of one processor: most plans need not be scheduled.
+        if max(prefill.busy_s(processor) for processor in PROCESSORS) < best.seconds:
+            best = min(best, _run(model, configuration, prompt, prefill), key=lambda run: run.seconds)
+    return best
 
 
 def _run(model: ModelShape, configuration: Configuration, prompt: int, prefill: Prefill) -> PrefillRun:

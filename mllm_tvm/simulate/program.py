@@ -84,27 +84,42 @@ class _Builder:
         self._shadows = shadow_layers(model.layers, configuration.pruned_share)
         self._stream: tuple[str, ...] = ()
         """What has to end before the residual stream is complete."""
+        self._head = False
 
     def add_layer(self, layer: int) -> None:
         m = self._model
         norm = self._norm("norm1", layer)
-        qkv = self._linear("qkv", layer, m.hidden, m.qkv_columns, norm)
-        attended = self._attention(layer, qkv)
-        o = self._linear("o", layer, m.heads * m.head_dim, m.hidden, attended)
         if m.parallel_block:
-            self._stream = (*o, *self._feed_forward(layer, norm))
+            self._stream = self._parallel(layer, norm)
             return
-        self._stream = o
-        self._stream = self._feed_forward(layer, self._norm("norm2", layer))
+        qkv = self._linear("qkv", layer, m.hidden, m.qkv_columns, norm)
+        self._stream = self._attend(layer, qkv)
+        up = self._linear("up", layer, m.hidden, m.up_columns, self._norm("norm2", layer))
+        self._stream = self._finish_feed_forward(layer, up)
+
+    def _parallel(self, layer: int, norm: tuple[str, ...]) -> tuple[str, ...]:
+        m = self._model
+        if self._configuration.merges_linears:
+            qkv = up = self._linear("qkv-up", layer, m.hidden, m.qkv_columns + m.up_columns, norm)
+        else:
+            qkv = self._linear("qkv", layer, m.hidden, m.qkv_columns, norm)
+            up = self._linear("up", layer, m.hidden, m.up_columns, norm)
+        return (*self._attend(layer, qkv), *self._finish_feed_forward(layer, up))
+
+    def _attend(self, layer: int, qkv: tuple[str, ...]) -> tuple[str, ...]:
+        """Attention and its output projection; what follows keys and values is the head in the last layer."""
+        m = self._model
+        self._head = self._configuration.last_row_head and layer == m.layers - 1
+        attended = self._attention(layer, qkv)
+        return self._linear("o", layer, m.heads * m.head_dim, m.hidden, attended)
 
     def add_head(self) -> None:
         m = self._model
         work = Work(weights=m.head_weights, float_bytes=17 * m.hidden)
         self.ops.append(Op(f"{m.layers}.head", m.layers, "cpu", work, self._stream, head=True))
 
-    def _feed_forward(self, layer: int, norm: tuple[str, ...]) -> tuple[str, ...]:
+    def _finish_feed_forward(self, layer: int, up: tuple[str, ...]) -> tuple[str, ...]:
         m = self._model
-        up = self._linear("up", layer, m.hidden, m.up_columns, norm)
         return self._linear("down", layer, m.intermediate, m.hidden, self._activation(layer, up))
 
     def _norm(self, name: str, layer: int) -> tuple[str, ...]:
@@ -118,7 +133,9 @@ class _Builder:
 
     def _activation(self, layer: int, deps: tuple[str, ...]) -> tuple[str]:
         m = self._model
-        processor = self._placed(self._configuration.placement.activation, layer in self._shadows)
+        c = self._configuration
+        merged = m.parallel_block and c.merges_linears
+        processor = "cpu" if merged else self._placed(c.placement.activation, layer in self._shadows)
         per_element = self._bytes(_GATE if m.gated else _ACTIVATION, processor)
         work = Work(float_bytes=per_element * m.intermediate)
         op = Op(f"{layer}.activation", layer, processor, work, deps, _FLOAT * m.up_columns, m.intermediate)
@@ -160,6 +177,8 @@ class _Builder:
         return linear + self._append(Op(f"{layer}.{name}.shadow", layer, "cpu", shadow, deps))
 
     def _append(self, op: Op) -> tuple[str]:
+        if self._head:  # a single row is faster on the CPU
+            op = replace(op, processor="cpu", head=True)
         self.ops.append(op)
         return (op.name,)
 

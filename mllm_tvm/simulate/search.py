@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
-from .configuration import OURS_COMPILED, Configuration, Placement
+from .configuration import OURS, Configuration, Placement
 from .errors import SimulationError
 from .models import ModelShape
 from .prefill import simulate_prefill
@@ -15,8 +15,8 @@ from .profile import DeviceProfile
 CHUNK_LENGTHS = (16, 32, 64, 128, 256, 512, 1024)
 MAX_LENGTHS = 3
 """Compiled chunk lengths in a plan: each is one more copy of every NPU function."""
-COMPILABLE = (Placement("npu", "cpu", "cpu"),)
-ALL_PLACEMENTS = tuple(Placement("npu", norm, act) for norm in ("cpu", "npu") for act in ("cpu", "npu"))
+PLACEMENTS = (Placement(activation="cpu"), Placement(activation="npu"))
+"""What the compiler can do: gated MLPs in one NPU function, or their activations on the CPU."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class SearchSpace:
     """What is tried. ``pruned_shares`` is the user's choice of accuracy: with several the fastest wins."""
 
     chunk_lengths: tuple[int, ...] = CHUNK_LENGTHS
-    placements: tuple[Placement, ...] = COMPILABLE
+    placements: tuple[Placement, ...] = PLACEMENTS
     pruned_shares: tuple[float, ...] = (0.85,)
 
 
@@ -90,9 +90,7 @@ def parse_shares(text: str) -> tuple[float, ...]:
 def _starts(space: SearchSpace) -> Iterator[Configuration]:
     for placement in space.placements:
         for share in space.pruned_shares:
-            yield replace(
-                OURS_COMPILED, name="searched", placement=placement, pruned_share=share, alternatives=()
-            )
+            yield replace(OURS, name="searched", placement=placement, pruned_share=share)
 
 
 def _length_sets(

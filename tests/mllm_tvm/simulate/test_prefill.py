@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import pytest
 
 from mllm_tvm.simulate import paper
-from mllm_tvm.simulate.configuration import CPU_ONLY, NAIVE, OURS, OURS_COMPILED, PAPER, Placement
+from mllm_tvm.simulate.configuration import CPU_ONLY, NAIVE, OURS, OURS_NORMS, OURS_UNFUSED, PAPER, Placement
 from mllm_tvm.simulate.cost import CostModel, Work
 from mllm_tvm.simulate.energy import energy_j
 from mllm_tvm.simulate.errors import SimulationError
@@ -87,22 +88,57 @@ def test_attention_waits_for_all_earlier_chunks() -> None:
 
 
 def test_ours_over_the_paper() -> None:
-    """Set-up is left out on both sides; with it the factor is above 2."""
+    """What the compiler emits against the paper's configuration, with its set-up of a prefill and without."""
     runs = [(model, prompt) for model in MODELS.values() for prompt in PROMPTS]
-    ours = [simulate_prefill(*run_args(run, OURS)).seconds for run in runs]
-    paper_s = [simulate_prefill(*run_args(run, replace(PAPER, sets_up=False))).seconds for run in runs]
+    without = replace(PAPER, sets_up=False)
+    paper_s, ours = (
+        [simulate_prefill(model, configuration, PROFILE, prompt).seconds for model, prompt in runs]
+        for configuration in (without, OURS)
+    )
     set_up = [PROFILE.cpu.setup_s_per_channel * model.layers * model.hidden for model, _ in runs]
-    with_set_up = [a + b for a, b in zip(paper_s, set_up, strict=True)]
-    compiled = [simulate_prefill(*run_args(run, OURS_COMPILED)).seconds for run in runs]
-    assert geometric_mean(a / b for a, b in zip(paper_s, ours, strict=True)) >= 1.25
-    assert geometric_mean(a / b for a, b in zip(with_set_up, ours, strict=True)) >= 2
-    assert geometric_mean(a / b for a, b in zip(paper_s, compiled, strict=True)) >= 1.1
     assert all(b <= a for a, b in zip(paper_s, ours, strict=True))
+    assert _speedup(map(sum, zip(paper_s, set_up, strict=True)), ours) >= 2.5
+    assert _speedup(paper_s, ours) >= 1.2
 
 
-def run_args(run, configuration):  # type: ignore[no-untyped-def]
-    model, prompt = run
-    return model, configuration, PROFILE, prompt
+def test_placements_are_ordered() -> None:
+    """The fewer round trips, the faster: activations on the NPU, and norms too (no such kernel yet)."""
+    times = [simulate_prefill(QWEN, c, PROFILE, 512).seconds for c in (OURS_UNFUSED, OURS, OURS_NORMS)]
+    assert times == sorted(times, reverse=True)
+    assert len(set(times)) == 3
+
+
+def _speedup(before: Iterable[float], after: Iterable[float]) -> float:
+    return geometric_mean(a / b for a, b in zip(before, after, strict=True))
+
+
+def test_head_is_the_last_row() -> None:
+    """In the last layer only keys and values are needed of all rows; the rest is one row, on the CPU."""
+    ours = chunk_program(QWEN, replace(OURS, pruned_share=1.0))
+    last = [op for op in ours if op.layer == QWEN.layers - 1]
+    assert [(op.function, op.head) for op in last] == [
+        ("norm1", False),
+        ("qkv", False),
+        ("attention", True),
+        ("o", True),
+        ("norm2", True),
+        ("up", True),
+        ("activation", True),
+        ("down", True),
+    ]
+    assert {op.processor for op in last if op.head} == {"cpu"}
+    assert [op.head for op in chunk_program(QWEN, PAPER)].count(True) == 1
+    tasks = simulate_prefill(QWEN, OURS, PROFILE, 512).prefill.tasks
+    assert [task.chunk for task in tasks if task.name == "attention" and task.layer == 23] == [1]
+
+
+def test_linears_of_one_input_are_merged() -> None:
+    """Phi: queries, keys, values and the feed-forward read one norm; the activation is then on the CPU."""
+    program = chunk_program(MODELS["phi-2"], replace(OURS, pruned_share=1.0))
+    functions = [(op.function, op.processor) for op in program if op.layer == 5]
+    on_npu = [name for name, processor in functions if processor == "npu"]
+    assert on_npu == ["qkv-up", "o", "down"]
+    assert ("activation", "cpu") in functions
 
 
 def test_levers_multiply_to_the_whole() -> None:
@@ -115,7 +151,7 @@ def test_levers_multiply_to_the_whole() -> None:
     for factor in levers.values():
         product *= factor
     assert product == pytest.approx(whole)
-    assert len(levers) == 5
+    assert len(levers) == 7
 
 
 def test_naive_pays_for_a_graph_of_each_prompt_length() -> None:
@@ -173,8 +209,6 @@ def test_bad_input() -> None:
         simulate_prefill(QWEN, PAPER, PROFILE, 0)
     with pytest.raises(SimulationError, match="placement of norm is 'gpu', expected cpu or npu"):
         Placement(norm="gpu")
-    with pytest.raises(SimulationError, match="cannot place 'shadow'"):
-        Placement.of({"shadow": "npu"})
     with pytest.raises(SimulationError, match=r"pruned share is 1\.5"):
         replace(PAPER, pruned_share=1.5)
     with pytest.raises(SimulationError, match=r"chunk lengths \(0,\)"):

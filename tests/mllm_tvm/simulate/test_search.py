@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from mllm_tvm.simulate.configuration import OURS_COMPILED
+from mllm_tvm.errors import MllmTvmError
+from mllm_tvm.simulate.configuration import Placement
 from mllm_tvm.simulate.errors import SimulationError
 from mllm_tvm.simulate.models import MODELS
 from mllm_tvm.simulate.plan import read_plan, write_plan
 from mllm_tvm.simulate.prefill import simulate_prefill
 from mllm_tvm.simulate.profile import load_profile
-from mllm_tvm.simulate.search import ALL_PLACEMENTS, SearchSpace, parse_prompts, parse_shares, search
+from mllm_tvm.simulate.search import SearchSpace, parse_prompts, parse_shares, search
 
 PROFILE = load_profile("snapdragon-8gen3")
 TINY = replace(MODELS["qwen1.5-1.8b"], layers=4)
@@ -25,15 +26,15 @@ def test_search_beats_every_single_length() -> None:
     found = search(TINY, PROFILE, prompts, SearchSpace())
 
     def mean(lengths: tuple[int, ...]) -> float:
-        configuration = replace(OURS_COMPILED, chunk_lengths=lengths)
+        configuration = replace(found.configuration, chunk_lengths=lengths)
         seconds = [simulate_prefill(TINY, configuration, PROFILE, n).seconds * w for n, w in prompts.items()]
         return sum(seconds) / 3.0
 
     assert found.seconds <= min(mean((length,)) for length in (16, 64, 256, 512)) * (1 + 1e-9)
     assert found.seconds == pytest.approx(mean(found.configuration.chunk_lengths))
-    wider = search(TINY, PROFILE, prompts, SearchSpace(placements=ALL_PLACEMENTS))
-    assert wider.seconds <= found.seconds
-    assert wider.tried > found.tried
+    narrower = search(TINY, PROFILE, prompts, SearchSpace(placements=(Placement(activation="cpu"),)))
+    assert found.seconds <= narrower.seconds
+    assert found.tried > narrower.tried
 
 
 def test_plan_survives_its_file(tmp_path: Path) -> None:
@@ -42,19 +43,22 @@ def test_plan_survives_its_file(tmp_path: Path) -> None:
     plan = read_plan(tmp_path / "plan.json")
     assert plan.chunk_lengths == found.configuration.chunk_lengths
     assert (plan.model, plan.profile, plan.pruned_share) == (TINY.name, PROFILE.name, 0.85)
+    assert plan.fuse_mlp == (found.configuration.placement.activation == "npu")
+    assert plan.policy == "ours"
     assert [file.name for file in tmp_path.iterdir()] == ["plan.json"]
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema_version": 9}, "schema_version 9, expected 1"),
+        ({"schema_version": 9}, "schema_version 9, expected 2"),
         ({"chunk_lengths": None}, "is damaged"),
         ({"chunk_lengths": []}, r"chunk lengths \(\), expected positive"),
         ({"chunk_lengths": [0]}, "expected positive"),
         ({"pruned_share": 2}, "pruned share 2.0, expected 0 to 1"),
-        ({"placement": {"linear": "npu", "norm": "npu", "activation": "cpu"}}, "the compiler puts linears"),
-        ({"placement": {"embedding": "npu"}}, "cannot place 'embedding'"),
+        ({"placement": {"linear": "npu", "norm": "npu"}}, "what the compiler can do is"),
+        ({"placement": None}, "is damaged"),
+        ({"policy": "fastest"}, "unknown scheduling policy 'fastest'"),
     ],
 )
 def test_bad_plans(tmp_path: Path, change: dict[str, object], message: str) -> None:
@@ -62,7 +66,7 @@ def test_bad_plans(tmp_path: Path, change: dict[str, object], message: str) -> N
     write_plan(file, search(TINY, PROFILE, {64: 1.0}, SearchSpace()), TINY.name, PROFILE.name)
     data = json.loads(file.read_text())
     file.write_text(json.dumps({**data, **change}))
-    with pytest.raises(SimulationError, match=message):
+    with pytest.raises(MllmTvmError, match=message):
         read_plan(file)
     del data["policy"]
     file.write_text(json.dumps(data))
