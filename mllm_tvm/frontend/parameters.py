@@ -178,7 +178,7 @@ def _check(source: TensorSource, spec: Weight, path: Path) -> None:
 
 def _mismatch(spec: Weight, stored: StoredTensor, expected: str, found: str) -> ModelError:
     return ModelError(
-        f"{stored.file}: weight {spec.tensor}: expected {expected} (config.json), found {found}"
+        f"{stored.file}: weight {spec.tensor}: expected {expected} as the model's settings say, found {found}"
     )
 
 

@@ -101,12 +101,28 @@ def _read(path: Path) -> tuple[onnx.ModelProto, dict[str, tuple[int, int]]]:
         raise ModelError(f"{path} is not an ONNX file ({error}): export the model again") from None
     if not model.graph.node or not model.graph.output:
         raise ModelError(f"{path} is not an ONNX model: its graph is empty; export the model again")
+    for name in _names(model.graph):
+        if not isinstance(name, str):  # what protobuf gives for text that is not UTF-8
+            raise ModelError(f"{path} is damaged: expected a name, found {name!r}: export the model again")
     if not model.functions:
         return model, embedded
     try:
         return onnx.inliner.inline_local_functions(model), embedded
     except Exception as error:
         raise ModelError(f"{path}: its functions cannot be inlined ({error})") from None
+
+
+def _names(graph: onnx.GraphProto) -> Iterator[object]:
+    for value in (*graph.input, *graph.output):
+        yield value.name
+        yield from (dim.dim_param for dim in value.type.tensor_type.shape.dim)
+    for tensor in graph.initializer:
+        yield tensor.name
+        yield from (text for entry in tensor.external_data for text in (entry.key, entry.value))
+    for node in graph.node:
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+        yield from (attribute.name for attribute in node.attribute)
+        yield from (text for entry in node.metadata_props for text in (entry.key, entry.value))
 
 
 def _locate(path: Path, tensor: onnx.TensorProto) -> StoredData:

@@ -150,7 +150,7 @@ def _group_query_attention(importer: Importer, node: Node) -> Sequence[Tensor]:
         query, key = rotary.rotate(query), rotary.rotate(key)
     past = [node.operand(slot) if node.has(slot) else None for slot in (3, 4)]
     keys, values = _append(past[0], key), _append(past[1], value)
-    scores = Scores(query, keys, heads, size, node.attrs.get("scale") or size**-0.5, Masks())
+    scores = Scores(query, keys, heads, size, node.number("scale", 0.0) or size**-0.5, Masks())
     dims = (*query.dims[:2], Dim(const=heads * size))
     window = node.attrs.get("local_window_size", -1)
     limit = window if 0 < window < importer.max_positions else None
@@ -203,7 +203,7 @@ def _attention(importer: Importer, node: Node) -> Sequence[Tensor]:
         )
     masks = Masks(added=[node.operand(3)] if node.has(3) else [])
     count, size = query.dims[2].const, query.dims[3].const
-    scores = Scores(query, keys, count, size, node.attrs.get("scale") or size**-0.5, masks)
+    scores = Scores(query, keys, count, size, node.number("scale", 0.0) or size**-0.5, masks)
     dims = (*query.dims[:2], Dim(const=count * size)) if flat else node.operand(0).dims
     window = importer.window(masks, causal)
     return importer.attend(node.proto, scores, keys, values, dims, window), keys, values
@@ -219,7 +219,7 @@ def _multi_head_attention(importer: Importer, node: Node) -> Sequence[Tensor]:
     keys, values = _append(past[0], key), _append(past[1], value)
     masks = Masks(added=[node.operand(5)] if node.has(5) else [])
     size = query.dims[3].const
-    scores = Scores(query, keys, count, size, node.attrs.get("scale") or size**-0.5, masks)
+    scores = Scores(query, keys, count, size, node.number("scale", 0.0) or size**-0.5, masks)
     window = importer.window(masks, bool(node.attrs.get("unidirectional")))
     dims = (*query.dims[:2], Dim(const=count * size))
     return importer.attend(node.proto, scores, keys, values, dims, window), keys, values
@@ -229,14 +229,14 @@ def _rms_norm(_: Importer, node: Node) -> Tensor:
     x = node.operand(0)
     if node.attrs.get("axis", -1) not in (-1, len(x.dims) - 1):
         raise UnsupportedError("expected the last axis")
-    return Tensor("rms_norm", (x, node.operand(1)), x.dims, {"epsilon": node.attrs.get("epsilon", 1e-5)})
+    return Tensor("rms_norm", (x, node.operand(1)), x.dims, {"epsilon": node.number("epsilon", 1e-5)})
 
 
 def _skip_rms_norm(_: Importer, node: Node) -> Sequence[Tensor | None]:
     total = norms.add(node.operand(0), node.operand(1))
     if node.has(3):
         total = norms.add(total, node.operand(3))
-    attrs = {"epsilon": node.attrs.get("epsilon", _SKIP_NORM_EPSILON)}
+    attrs = {"epsilon": node.number("epsilon", _SKIP_NORM_EPSILON)}
     return Tensor("rms_norm", (total, node.operand(2)), total.dims, attrs), None, None, total
 
 
@@ -245,7 +245,7 @@ def _skip_layer_norm(_: Importer, node: Node) -> Sequence[Tensor | None]:
     if node.has(4):
         total = norms.add(total, node.operand(4))
     scale = [node.operand(slot) for slot in (2, 3) if node.has(slot)]
-    attrs = {"epsilon": node.attrs.get("epsilon", _SKIP_NORM_EPSILON)}
+    attrs = {"epsilon": node.number("epsilon", _SKIP_NORM_EPSILON)}
     return Tensor("layer_norm", (total, *scale), total.dims, attrs), None, None, total
 
 

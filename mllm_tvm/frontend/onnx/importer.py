@@ -106,6 +106,10 @@ class Importer:
             raise self.error(node, str(error)) from None
         except (KeyError, IndexError) as error:
             raise self.error(node, f"an attribute or input is missing ({error}); export it again") from None
+        except (TypeError, ValueError, AttributeError) as error:
+            raise self.error(
+                node, f"an attribute has an unexpected value ({error}); export it again"
+            ) from None
         found = [outputs] if isinstance(outputs, Tensor) else outputs
         self.tensors.update(
             {
@@ -257,6 +261,13 @@ class Node:
         if not self.has(slot):
             return [None] * len(self.importer.probes)
         return list(self.importer.probe(self.proto.input[slot]))
+
+    def number(self, name: str, default: float) -> float:
+        """An optional attribute that is a number."""
+        value = self.attrs.get(name, default)
+        if not isinstance(value, (int, float)):
+            raise UnsupportedError(f"attribute {name}: expected a number, found {value!r}")
+        return float(value)
 
     def expect(self, **values: object) -> None:
         """Raises UnsupportedError when an attribute is given and has another value."""

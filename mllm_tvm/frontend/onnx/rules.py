@@ -235,7 +235,7 @@ def _layer_norm(_: Importer, node: Node) -> Tensor:
     if node.attrs.get("axis", -1) not in (-1, len(x.dims) - 1):
         raise UnsupportedError("expected the last axis")
     operands = tuple(node.operand(slot) for slot in range(len(node.proto.input)))
-    return Tensor("layer_norm", operands, x.dims, {"epsilon": node.attrs.get("epsilon", 1e-5)})
+    return Tensor("layer_norm", operands, x.dims, {"epsilon": node.number("epsilon", 1e-5)})
 
 
 def _gelu(_: Importer, node: Node) -> Tensor:

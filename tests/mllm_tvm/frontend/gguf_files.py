@@ -13,7 +13,14 @@ from safetensors.numpy import load_file
 from transformers import AutoConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-ARCHITECTURES = {"llama": "llama", "qwen2": "qwen2", "gemma": "gemma", "gpt2": "gpt2", "phi": "phi2"}
+ARCHITECTURES = {
+    "llama": "llama",
+    "qwen2": "qwen2",
+    "qwen3": "qwen3",
+    "gemma": "gemma",
+    "gpt2": "gpt2",
+    "phi": "phi2",
+}
 TYPES = {
     "F32": GGMLQuantizationType.F32,
     "F16": GGMLQuantizationType.F16,

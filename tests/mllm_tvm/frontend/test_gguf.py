@@ -19,6 +19,7 @@ from tests.mllm_tvm.frontend.gguf_files import convert, rounded
 from tests.mllm_tvm.frontend.tiny_models import (
     LLAMA3_ROPE,
     VOCAB_SIZE,
+    change_config,
     edit_weights,
     reference_logits,
     save_llama,
@@ -31,6 +32,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {}),
     "llama-3": ("llama", {"rope_parameters": LLAMA3_ROPE}),
     "qwen2": ("qwen2", {"num_key_value_heads": 4, "tie_word_embeddings": True}),
+    "qwen3": ("qwen3", {"head_dim": 24}),
     "gemma": ("gemma", {"head_dim": 32, "tie_word_embeddings": True}),
     "gpt2": ("gpt2", {"vocab_size": VOCAB_SIZE, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 128}),
     "phi": ("phi", {"num_key_value_heads": 4}),
@@ -159,6 +161,12 @@ def test_architecture_that_is_not_supported(tmp_path: Path) -> None:
     writer.write_kv_data_to_file()
     writer.close()
     _refuses(path, "'bert'", "supported: llama")
+
+
+def test_weights_of_another_shape_than_the_metadata(tmp_path: Path) -> None:
+    source = change_config(save_llama(tmp_path / "hf"), intermediate_size=128)
+    path = convert(source, tmp_path / "model.gguf")
+    _refuses(path, "layers.0.mlp.gate_proj.weight", "expected shape [128, 64]", "found [96, 64]")
 
 
 def test_missing_tensor_and_setting(tmp_path: Path) -> None:

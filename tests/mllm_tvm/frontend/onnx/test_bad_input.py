@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -145,6 +146,28 @@ def test_not_an_onnx_file(genai: Path, content: bytes) -> None:
     _refuses(genai, "model.onnx", "not an ONNX")
 
 
+def test_a_name_that_is_no_text(opset23: Path) -> None:
+    file = opset23 / "model.onnx"
+    file.write_bytes(file.read_bytes().replace(b"past_key_values.0.key", b"past_key_values.0.\xffey"))
+    _refuses(file, "model.onnx is damaged", "expected a name", "xffey")
+
+
+def test_damaged_bytes_never_escape_as_another_error(opset23: Path) -> None:
+    file = opset23 / "model.onnx"
+    good = file.read_bytes()
+    messages = []
+    for seed in range(60):
+        bad = bytearray(good)
+        bad[random.Random(seed).randrange(3000)] = seed
+        file.write_bytes(bad)
+        try:
+            load_model(file)
+        except ModelError as error:
+            messages.append(str(error))
+    assert all(str(opset23) in message for message in messages)
+    assert 20 < len(messages) < 60  # some bytes do not matter
+
+
 def test_truncated_onnx_file(opset23: Path) -> None:
     file = opset23 / "model.onnx"
     file.write_bytes(file.read_bytes()[:-1000])
@@ -238,7 +261,11 @@ def test_attention_bias_is_no_mask(opset23: Path) -> None:
 
 @pytest.mark.parametrize(
     ("op", "name", "value"),
-    [("GroupQueryAttention", "softcap", 30.0), ("GroupQueryAttention", "smooth_softmax", 1)],
+    [
+        ("SimplifiedLayerNormalization", "epsilon", "small"),
+        ("GroupQueryAttention", "softcap", 30.0),
+        ("GroupQueryAttention", "smooth_softmax", 1),
+    ],
 )
 def test_unsupported_attribute(genai: Path, op: str, name: str, value: Any) -> None:
     _refuses(_edit(genai, _set_attribute(op, name, value)), op, name)
