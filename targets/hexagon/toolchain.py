@@ -167,5 +167,10 @@ def _run_zig(arguments: Sequence[str], out: Path) -> None:
 
 
 def _zig_environment() -> dict[str, str]:
+    # Two installations that share a cache make each other compile the C library again, every time.
+    installation = hashlib.sha256(sys.prefix.encode()).hexdigest()[:8]
     caches = {"ZIG_GLOBAL_CACHE_DIR": "zig", "ZIG_LOCAL_CACHE_DIR": "zig-local"}
-    return {**{name: str(cache_dir() / folder) for name, folder in caches.items()}, **os.environ}
+    return {
+        **{name: str(cache_dir() / f"{kind}-{installation}") for name, kind in caches.items()},
+        **os.environ,
+    }

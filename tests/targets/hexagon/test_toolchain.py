@@ -6,6 +6,7 @@ import importlib.util
 import stat
 import struct
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,12 @@ def test_unusable_cache_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_cache_follows_xdg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_dir() == tmp_path / "mllm-tvm"
-    assert toolchain._zig_environment()["ZIG_GLOBAL_CACHE_DIR"] == str(tmp_path / "mllm-tvm" / "zig")
+    assert Path(toolchain._zig_environment()["ZIG_GLOBAL_CACHE_DIR"]).parent == tmp_path / "mllm-tvm"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache_dir() == Path.home() / ".cache" / "mllm-tvm"
+
+
+def test_installations_do_not_share_the_compilers_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = toolchain._zig_environment()["ZIG_GLOBAL_CACHE_DIR"]
+    monkeypatch.setattr(sys, "prefix", "/another/.venv")
+    assert toolchain._zig_environment()["ZIG_GLOBAL_CACHE_DIR"] != first
