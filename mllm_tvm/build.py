@@ -43,6 +43,8 @@ class CompileSettings:
     """A text file (see ``read_texts``); None: stories of the project's own generator."""
     recipe: str | None = None
     """A recipe file to use instead of calibrating."""
+    fuse_mlp: bool = True
+    """Whether gated MLPs without shadow paths run on the NPU in one launch."""
 
     @staticmethod
     def of(
@@ -50,10 +52,11 @@ class CompileSettings:
         chunk_lengths: Sequence[int] | None,
         calibration: str | None,
         recipe: str | None = None,
+        fuse_mlp: bool = True,
     ) -> CompileSettings:
         """Settings with the defaults in place of None."""
         lengths = tuple(chunk_lengths) if chunk_lengths is not None else DEFAULT_CHUNK_LENGTHS
-        return CompileSettings(target or DEFAULT_TARGET, lengths, calibration, recipe)
+        return CompileSettings(target or DEFAULT_TARGET, lengths, calibration, recipe, fuse_mlp)
 
 
 def compile_model(
@@ -75,7 +78,7 @@ def compile_model(
         recipe = make_recipe(model, settings)
     with stages.measure("passes"):
         observe = _Dump(dump_ir).write if dump_ir else None
-        compiled = compile(model, recipe, settings.target, settings.chunk_lengths, observe)
+        compiled = compile(model, recipe, settings.target, settings.chunk_lengths, observe, settings.fuse_mlp)
     with stages.measure("device servers"):
         # The first time on a machine, the cross compiler builds its C library too.
         prepare_servers()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import cast
 
 from tvm import ir, relax
@@ -71,7 +72,15 @@ class _GraphReader:
     def _function(self, name: str) -> FunctionSpec:
         function = self.mod[name]
         kind, processor = str(function.attrs["kind"]), str(function.attrs["processor"])
-        if kind != "linear":
-            return FunctionSpec(name, cast(Processor, processor), cast(FunctionKind, kind))
-        blocks_n, blocks_k, lanes, bytes_ = (int(e) for e in function.params[1].ty.shape.values)
-        return FunctionSpec(name, "npu", "linear", k=blocks_k * bytes_, n=blocks_n * lanes)
+        spec = FunctionSpec(name, cast(Processor, processor), cast(FunctionKind, kind))
+        if processor != "npu":
+            return spec
+        weights = [_matrix(p) for p in function.params if len(p.ty.shape.values) == 4]
+        channels = weights[1][0] if kind == "mlp" else 0
+        return replace(spec, k=weights[0][0], n=weights[-1][1], channels=channels)
+
+
+def _matrix(packed: relax.Var) -> tuple[int, int]:
+    """(K, N) of a packed weight [N / 32, K / 4, 32, 4]."""
+    blocks_n, blocks_k, lanes, bytes_ = (int(extent) for extent in packed.ty.shape.values)
+    return blocks_k * bytes_, blocks_n * lanes

@@ -26,19 +26,17 @@ from mllm_tvm.call_graph import extract_graph
 from mllm_tvm.errors import CompileError
 from mllm_tvm.frontend import Model
 from mllm_tvm.manifest import SCHEMA_VERSION, Graph, Manifest
+from mllm_tvm.npu_kernels import npu_kernels
 from mllm_tvm.parameters import parameter_blocks, parameter_file
 from mllm_tvm.progress import progress
 from mllm_tvm.recipe import Recipe
 from mllm_tvm.tensor_file import TensorWriter
-from mllm_tvm.tuning.tilings import choose_tilings
-from mllm_tvm.tuning.workload import Shape
 from relax_passes import pipeline
 from relax_passes.errors import PassError
 from relax_passes.graph import split_params, static_shape
 from targets.cpu.build import build, export_library
 from targets.cpu.target import cpu_target
 from targets.hexagon.codegen import build_object
-from targets.hexagon.linear import linear_w8a8
 from targets.hexagon.target import HexagonTarget, hexagon_target, host_target
 from targets.hexagon.toolchain import link_server
 
@@ -94,23 +92,7 @@ class CompiledModel:
         self._build_server(directory / HOST_SERVER, host_target(), hexagon=False)
 
     def _build_server(self, out: Path, target: tvm.target.Target, hexagon: bool) -> None:
-        shapes = {
-            f"{function.name}_m{m}": Shape(m, function.k, function.n)
-            for function in self.graph.functions
-            if function.processor == "npu"
-            for m in self.chunk_lengths
-        }
-        tilings = choose_tilings(shapes.values(), self.target) if hexagon else {}
-        kernels = {
-            name: linear_w8a8(
-                *shape,
-                hvx=hexagon,
-                name=name,
-                tiling=tilings.get(shape),
-                contexts=self.target.contexts if hexagon else 1,
-            )
-            for name, shape in shapes.items()
-        }
+        kernels = npu_kernels(self.graph.functions, self.chunk_lengths, self.target, hexagon)
         out.parent.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory() as scratch:
             kernel_object = Path(scratch) / "kernels.o"
@@ -175,6 +157,7 @@ def compile(
     target: str = DEFAULT_TARGET,
     chunk_lengths: Sequence[int] = DEFAULT_CHUNK_LENGTHS,
     observe: pipeline.Observer | None = None,
+    fuse_mlp: bool = True,
 ) -> CompiledModel:
     """Runs the passes on ``model`` with the scales of ``recipe``; ``.save(path)`` builds the artifact.
 
@@ -182,6 +165,8 @@ def compile(
         target: a Hexagon target tag, for example ``qcom/hexagon-v68``.
         chunk_lengths: row counts of the NPU kernels; a prompt is cut into chunks of these lengths.
         observe: called with each pass's name and module.
+        fuse_mlp: gated MLPs whose linears have no shadow path run on the NPU in one launch, with an integer
+            activation; otherwise their activations are computed in float on the CPU.
 
     Raises:
         CalibrationError: the recipe is for another model.
@@ -191,7 +176,7 @@ def compile(
     recipe.check(model)
     lengths = _check_chunk_lengths(chunk_lengths)
     try:
-        module = pipeline.run(model.module, recipe.schemes(), model.shadow_dtype, observe)
+        module = pipeline.run(model.module, recipe.schemes(), model.shadow_dtype, observe, fuse_mlp=fuse_mlp)
     except PassError as error:
         raise CompileError(f"cannot compile {model.path}: {error}") from error
     return CompiledModel(model, recipe, module, extract_graph(module), hexagon_target(target), lengths)

@@ -8,11 +8,11 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from mllm_tvm.errors import ArtifactError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST_NAME = "manifest.json"
 
 Processor = Literal["npu", "cpu"]
-FunctionKind = Literal["linear", "shadow", "float", "dynamic"]
+FunctionKind = Literal["linear", "mlp", "shadow", "float", "dynamic"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class FunctionSpec:
 
     ``name`` is its name in the CPU library. An NPU function of chunk length M is the device kernel
     ``{name}_m{M}``; ``k`` and ``n`` are its reduction length and (padded) number of output columns, 0 for
-    others.
+    others. ``channels`` are those between the linears of an ``mlp``.
     """
 
     name: str
@@ -29,6 +29,17 @@ class FunctionSpec:
     kind: FunctionKind
     k: int = 0
     n: int = 0
+    channels: int = 0
+
+    @property
+    def weights(self) -> int:
+        """Weights of an NPU function: its multiply-accumulates for a row."""
+        return self.channels * (2 * self.k + self.n) if self.kind == "mlp" else self.k * self.n
+
+    @property
+    def padded_channels(self) -> int:
+        """Columns of one of the projections of an ``mlp`` in its packed weight."""
+        return -(-self.channels // 32) * 32
 
 
 @dataclass(frozen=True)

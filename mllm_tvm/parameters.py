@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,8 @@ import numpy as np
 
 from mllm_tvm.artifact import FLOAT_FILE, HOT_FILE, WEIGHTS_FILE
 from mllm_tvm.frontend.parameters import column_blocks
-from relax_passes.lower_linear import JOIN, PACKED
+from relax_passes.fuse_mlp import GLU_MULTIPLIERS, GLU_SHIFTS, GLU_TABLE
+from relax_passes.lower_linear import JOIN, K_LANES, PACKED, round_up
 from relax_passes.quantize_w8a8 import (
     COLD,
     HOT,
@@ -22,6 +23,7 @@ from relax_passes.quantize_w8a8 import (
     THRESHOLD,
     WEIGHT_SCALE,
 )
+from targets.glu import GluFormat, activation_table, glu_format
 from targets.packing import pack_weight
 
 if TYPE_CHECKING:
@@ -82,6 +84,13 @@ def parameter_blocks(
             for block in column_blocks(weights, weight, BLOCK_COLUMNS):
                 yield _packed(block, recipe.linear(weight))
         return
+    if name.endswith(GLU_TABLE):
+        yield activation_table(name.removesuffix(GLU_TABLE))
+        return
+    for suffix, field in _OF_MLP.items():
+        if name.endswith(suffix):
+            yield getattr(_glu_format(name.removesuffix(suffix).split(JOIN), weights, recipe), field)
+            return
     for suffix, make in {**_BY_COLUMN, **_BY_ROW}.items():
         if name.endswith(suffix):
             weight = name.removesuffix(suffix)
@@ -96,6 +105,17 @@ def parameter_blocks(
 def _packed(weight: np.ndarray, linear: LinearRecipe) -> np.ndarray:
     weight = smoothed(weight, linear)
     return pack_weight(quantize_weight(weight, weight_scale(weight)))
+
+
+def _glu_format(names: Sequence[str], weights: Mapping[str, np.ndarray], recipe: Recipe) -> GluFormat:
+    """The format of the activation between the linears ``names``: gate, up and down."""
+    gate, up, down = names
+    k = round_up(next(column_blocks(weights, gate, BLOCK_COLUMNS)).shape[0], K_LANES)
+    gate_scale, up_scale, step = (
+        make_parameter(name, "float32", weights, recipe)
+        for name in (gate + OUTPUT_SCALE, up + OUTPUT_SCALE, down + INPUT_SCALE)
+    )
+    return glu_format(k, gate_scale, up_scale, step)
 
 
 def _input_scale(_weight: np.ndarray, linear: LinearRecipe) -> np.ndarray:
@@ -118,6 +138,8 @@ def _hot_slot(weight: np.ndarray, linear: LinearRecipe) -> np.ndarray:
     return slot
 
 
+_OF_MLP = {GLU_MULTIPLIERS: "multipliers", GLU_SHIFTS: "shifts"}
+"""Suffix of a parameter of a fused MLP -> the field of its format."""
 Make = Callable[[np.ndarray, "LinearRecipe"], Any]
 _BY_COLUMN: dict[str, Make] = {
     OUTPUT_SCALE: _output_scale,

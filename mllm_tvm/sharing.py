@@ -101,9 +101,9 @@ def _use(graph: Graph, function: FunctionSpec, sizes: Mapping[str, int], chunks:
 
 def _shapes(functions: Sequence[FunctionSpec]) -> list[FunctionSpec]:
     """One function of each shape: their calls share buffers."""
-    return list({(function.k, function.n): function for function in functions}.values())
+    return list({(f.k, f.n, f.channels): f for f in functions}.values())
 
 
 def _buffers(functions: Sequence[FunctionSpec], rows: int) -> int:
-    """Bytes of int8 inputs and int32 outputs."""
-    return sum(rows * (function.k + 4 * function.n) for function in functions)
+    """Bytes of int8 inputs, int32 outputs, and the int32 sums and int8 values between the linears of MLPs."""
+    return sum(rows * (f.k + 4 * f.n + 8 * f.padded_channels + f.channels) for f in functions)

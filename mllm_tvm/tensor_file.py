@@ -17,7 +17,15 @@ import numpy as np
 from mllm_tvm.errors import ArtifactError
 
 ALIGNMENT = 64
-_DTYPES = {"F32": "float32", "F16": "float16", "I8": "int8", "U8": "uint8", "I32": "int32", "I64": "int64"}
+_DTYPES = {
+    "F32": "float32",
+    "F16": "float16",
+    "I8": "int8",
+    "I16": "int16",
+    "U8": "uint8",
+    "I32": "int32",
+    "I64": "int64",
+}
 _CODES = {name: code for code, name in _DTYPES.items()}
 
 Layout = Mapping[str, tuple[tuple[int, ...], str]]

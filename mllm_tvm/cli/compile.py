@@ -24,6 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="compile for the chunk lengths that simulate --search found",
     )
+    parser.add_argument(
+        "--no-fuse-mlp",
+        action="store_true",
+        help="compute the activations of MLPs without shadow paths on the CPU too, not inside NPU functions",
+    )
     parser.add_argument("--dump-ir", default=None, metavar="DIR", help="write the IR after each pass here")
 
 
@@ -33,7 +38,7 @@ def execute(args: argparse.Namespace) -> int:
 
     start = time.perf_counter()
     lengths = _planned_lengths(args.plan, args.chunk_lengths) if args.plan else args.chunk_lengths
-    settings = CompileSettings.of(args.target, lengths, args.calibration, args.recipe)
+    settings = CompileSettings.of(args.target, lengths, args.calibration, args.recipe, not args.no_fuse_mlp)
     dump = Path(args.dump_ir) if args.dump_ir else None
     artifact = compile_model(Path(args.model), Path(args.output), settings, dump, show_stage)
     report = {

@@ -13,9 +13,9 @@ _LAUNCH_SECONDS = {"npu": 100e-6, "cpu": 5e-6}
 
 
 def estimate(function: FunctionSpec, processor: str, rows: int, hidden_size: int) -> float:
-    """Seconds of ``function`` on ``rows`` rows: K N M for a linear, elements for the others."""
-    if function.kind == "linear":
-        work = function.k * function.n * rows * _SECONDS_PER_MAC[processor]
+    """Seconds of ``function`` on ``rows`` rows: weights of integer functions, elements of the others."""
+    if function.weights:
+        work = function.weights * rows * _SECONDS_PER_MAC[processor]
     else:
         work = hidden_size * rows * _SECONDS_PER_ELEMENT[function.kind]
     return work + _LAUNCH_SECONDS[processor]

@@ -18,6 +18,7 @@ from .tasks import Task
 
 INPUTS = ("input_ids", "positions")
 PARAMETER_PREFIX = "param:"
+_NPU_WEIGHTS = {"linear": 1, "mlp": 5}
 
 Duration = Callable[[FunctionSpec, str, int], float]
 """Expected seconds of a function on a processor that computes that many rows."""
@@ -84,7 +85,8 @@ class CallGraph:
         """Names of the parameters that NPU calls read, in order of use."""
         calls = [self.graph.calls[index] for index in self.live]
         on_npu = [call for call in calls if self.functions[call.function].processor == "npu"]
-        return tuple(dict.fromkeys(call.args[1].removeprefix(PARAMETER_PREFIX) for call in on_npu))
+        args = (arg for call in on_npu for arg in call.args[1:])
+        return tuple(dict.fromkeys(arg.removeprefix(PARAMETER_PREFIX) for arg in args))
 
     def expand(
         self, chunks: Sequence[ChunkPlan], duration: Duration | None = None, all_logits: bool = False
@@ -164,14 +166,16 @@ def _find_producers(graph: Graph, functions: dict[str, FunctionSpec], caches: se
 
 
 def _check_npu_call(index: int, call: Call, function: FunctionSpec) -> None:
-    """The NPU worker knows one calling convention: (activation, weight) -> accumulator."""
+    """The NPU worker knows one calling convention: (activation, weights...) -> accumulator."""
     if function.processor != "npu":
         return
     is_weight = [arg.startswith(PARAMETER_PREFIX) for arg in call.args]
-    if function.kind != "linear" or is_weight != [False, True] or len(call.outputs) != 1:
+    expected = [False, *[True] * _NPU_WEIGHTS.get(function.kind, 0)]
+    if function.kind not in _NPU_WEIGHTS or is_weight != expected or len(call.outputs) != 1:
         raise _bad_graph(
             f"call {index} of NPU function {call.function!r} ({function.kind}) has arguments {call.args}: "
-            "expected a linear of an activation and a weight, with one output"
+            "expected a linear of an activation and a weight, or an mlp of an activation and five "
+            "parameters, with one output"
         )
 
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from mllm_tvm.errors import ArtifactError, DeviceError
+from mllm_tvm.manifest import FunctionSpec
 from mllm_tvm.tensor_file import aligned_empty
 
 from .stats import NpuCounts
@@ -110,7 +111,7 @@ class CpuWorker:
 
 
 class NpuWorker:
-    """Runs linear steps on a device session, which lives on a thread of its own.
+    """Runs integer functions on a device session, which lives on a thread of its own.
 
     Weights are uploaded once, when the worker is made. Activation buffers are kept per shape; they have as
     many rows as the chunk is long, and only the valid ones are copied and meaningful.
@@ -120,7 +121,7 @@ class NpuWorker:
         self.lane = Lane("mllm-npu")
         self.counts = NpuCounts()
         self._weights: dict[str, Any] = {}
-        self._buffers: dict[tuple[str, int, int], Any] = {}
+        self._buffers: dict[tuple[str, str, int, int], Any] = {}
         self._session: Session | None = None
         try:
             self.lane.submit(self._open, open_session, weights).result()
@@ -130,9 +131,8 @@ class NpuWorker:
 
     def execute(self, step: Step, values: RunValues) -> None:
         """Run one step; call on the worker's thread. Raises DeviceError when the device fails."""
-        activation, _ = values.arguments(step)
-        rows = np.from_dlpack(activation)
-        values.store(step, [self._linear(step, rows)])
+        rows = np.from_dlpack(values.arguments(step)[0])
+        values.store(step, [self._call(step, rows)])
 
     def close(self) -> None:
         """Close the session and end the thread; a device that died already is no error."""
@@ -151,20 +151,28 @@ class NpuWorker:
             with contextlib.suppress(DeviceError):
                 session.close()
 
-    def _linear(self, step: Step, rows: np.ndarray) -> np.ndarray:
+    def _call(self, step: Step, rows: np.ndarray) -> np.ndarray:
         """[n, K] int8 -> [n, N] int32, through device buffers of the chunk's length."""
         assert self._session is not None
         function, length = step.function, step.plan.length
-        x = self._buffer("int8", length, function.k)
-        y = self._buffer("int32", length, function.n)
+        x = self._buffer("x", "int8", length, function.k)
+        y = self._buffer("y", "int32", length, function.n)
         self._session.write(x, rows)
-        weight = self._weights[step.call.args[1].removeprefix(PARAMETER_PREFIX)]
-        cost = self._session.call(f"{function.name}_m{length}", x, weight, y)
+        weights = [self._weights[arg.removeprefix(PARAMETER_PREFIX)] for arg in step.call.args[1:]]
+        scratch = self._scratch(function, length)
+        cost = self._session.call(f"{function.name}_m{length}", x, *weights, *scratch, y)
         self.counts = self.counts.plus(cost.packets, cost.instructions, cost.hvx_instructions)
         return self._session.download(y, aligned_empty((len(rows), function.n), "int32"))
 
-    def _buffer(self, dtype: str, rows: int, columns: int) -> Any:
-        key = (dtype, rows, columns)
+    def _scratch(self, function: FunctionSpec, length: int) -> list[Any]:
+        """The sums of gate and up and the activated values, which stay on the device."""
+        if function.kind != "mlp":
+            return []
+        sums = self._buffer("sums", "int32", length, 2 * function.padded_channels)
+        return [sums, self._buffer("h", "int8", length, function.channels)]
+
+    def _buffer(self, role: str, dtype: str, rows: int, columns: int) -> Any:
+        key = (role, dtype, rows, columns)
         if key not in self._buffers:
             assert self._session is not None
             self._buffers[key] = self._session.empty((rows, columns), dtype)

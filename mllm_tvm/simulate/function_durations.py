@@ -9,6 +9,8 @@ from .profile import DeviceProfile
 
 # Bytes that a float function reads and writes for one element of the residual stream, in one fused pass.
 _FLOAT_BYTES = {"float": 17, "shadow": 12, "dynamic": 13}
+# The same of the activation inside an integer MLP: two sums and a byte.
+_GATE_BYTES = 9
 
 
 class FunctionDurations:
@@ -27,8 +29,8 @@ class FunctionDurations:
         return self._cost.seconds(self._work(function, processor), processor, rows, context=rows)
 
     def _work(self, function: FunctionSpec, processor: str) -> Work:
-        if function.kind == "linear":
+        if function.weights:
             transfer = function.k + 4 * function.n if processor == "npu" else 0
-            return Work(weights=function.k * function.n, io_bytes=transfer)
+            return Work(function.weights, transfer, float_bytes=_GATE_BYTES * function.channels)
         macs = 2 * self._hidden if function.kind == "dynamic" else 0
         return Work(float_bytes=_FLOAT_BYTES[function.kind] * self._hidden, context_macs=macs)

@@ -1,4 +1,4 @@
-"""Binds the two kernels that Relax functions call by name to the CPU's PrimFuncs.
+"""Binds the kernels that Relax functions call by name to the CPU's PrimFuncs.
 
 Runs before LegalizeOps. A call of any other packed function is left alone: it is resolved at run time.
 """
@@ -11,19 +11,21 @@ import tvm
 from tvm import relax, tirx
 
 from targets.cpu.errors import LoweringError
+from targets.cpu.glu import glu_w8a8
 from targets.cpu.linear import linear_w8a8
 from targets.cpu.shadow import shadow_linear
 from targets.cpu.target import has_vnni
 
 LINEAR_W8A8 = "mllm.linear_w8a8"
 SHADOW_LINEAR = "mllm.shadow_linear"
+MLP_W8A8 = "mllm.mlp_w8a8"
 
 _CALL_DPS_PACKED = tvm.ir.Op.get("relax.call_dps_packed")
 
 
 @tvm.transform.module_pass(opt_level=0, name="BindNamedKernels")
 class BindNamedKernels:
-    """``call_dps_packed`` of a named kernel to ``call_tir`` of a PrimFunc for its static shapes."""
+    """``call_dps_packed`` of a named kernel to ``call_tir`` of PrimFuncs for its static shapes."""
 
     def __init__(self, target: tvm.target.Target):
         self.target = target
@@ -50,12 +52,30 @@ class _Binder(relax.PyExprMutator):
 
     def visit_call_(self, call: tvm.ir.Call) -> relax.Expr:
         call = super().visit_call_(call)
-        if call.op != _CALL_DPS_PACKED or str(call.args[0].global_symbol) not in self.kernels:
+        name = str(call.args[0].global_symbol) if call.op == _CALL_DPS_PACKED else None
+        if name == MLP_W8A8:
+            return self._mlp(call)
+        if name not in self.kernels:
             return call
-        name = str(call.args[0].global_symbol)
         kernel = self.builder_.add_func(self.kernels[name](call), name.rpartition(".")[2])
         tensors = [argument for argument in call.args[1] if not isinstance(argument, relax.ShapeExpr)]
         return relax.call_tir(kernel, tensors, out_ty=call.ty_args[0])
+
+    def _mlp(self, call: tvm.ir.Call) -> relax.Expr:
+        """Three kernels for what the NPU does in one."""
+        x, gate_up, *parameters, down = call.args[1]
+        blocks, steps, lanes, bytes_ = _static_shape(MLP_W8A8, gate_up.ty)
+        _, channels = _static_shape(MLP_W8A8, parameters[0].ty)
+        rows = x.ty.shape[0]
+        sums = self._linear(x, gate_up, relax.TensorType((rows, blocks * lanes), "int32"))
+        glu = self.builder_.add_func(glu_w8a8(steps * bytes_, channels), "glu_w8a8")
+        hidden = relax.TensorType((rows, channels), "int8")
+        h = self.builder_.emit(relax.call_tir(glu, [sums, *parameters], out_ty=hidden))
+        return self._linear(h, down, call.ty_args[0])
+
+    def _linear(self, x: relax.Var, weight: relax.Var, out: relax.TensorType) -> relax.Var:
+        call = self.builder_.normalize(relax.call_dps_packed(LINEAR_W8A8, [x, weight], out_ty=out))
+        return self.builder_.emit(self.visit_call_(call))
 
 
 def _linear(call: tvm.ir.Call, vnni: bool) -> tirx.PrimFunc:

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from mllm_tvm.artifact import CPU_LIBRARY, FLOAT_FILE, WEIGHTS_FILE, load_artifact, write_artifact
 from mllm_tvm.errors import ArtifactError
-from mllm_tvm.manifest import CacheSpec, Call, FunctionSpec, Graph, Manifest
+from mllm_tvm.manifest import SCHEMA_VERSION, CacheSpec, Call, FunctionSpec, Graph, Manifest
 from mllm_tvm.tensor_file import ALIGNMENT, read_tensors, write_tensors
 
 TENSORS = {
@@ -31,7 +31,7 @@ GRAPH = Graph(
     "%1",
 )
 MANIFEST = Manifest(
-    schema_version=1,
+    schema_version=SCHEMA_VERSION,
     model={"vocab_size": 64, "bos": None},
     target="qcom/hexagon-v68",
     host_cpu="generic",
@@ -117,8 +117,8 @@ def test_manifest_that_is_not_one(artifact: Path, text: str) -> None:
 
 
 def test_schema_versions(artifact: Path) -> None:
-    _edit_manifest(artifact, schema_version=2)
-    with pytest.raises(ArtifactError, match=r"schema_version 2, made by a newer mllm-tvm.*upgrade"):
+    _edit_manifest(artifact, schema_version=SCHEMA_VERSION + 1)
+    with pytest.raises(ArtifactError, match=r"made by a newer mllm-tvm.*upgrade"):
         load_artifact(artifact)
     _edit_manifest(artifact, schema_version=0)
     with pytest.raises(ArtifactError, match=r"made by an older mllm-tvm.*compile the model again"):

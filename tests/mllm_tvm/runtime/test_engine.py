@@ -18,7 +18,7 @@ from runtime_fakes import CHUNK_LENGTHS, CONTEXT, HIDDEN, VOCAB, FakeSession, ma
 
 from mllm_tvm.artifact import TOKENIZER_FILE, Artifact, load_artifact, write_artifact
 from mllm_tvm.errors import ArtifactError, DeviceError, PromptError
-from mllm_tvm.manifest import Manifest
+from mllm_tvm.manifest import SCHEMA_VERSION, Manifest
 from mllm_tvm.runtime import engine as engine_module
 from mllm_tvm.runtime.engine import Engine
 from mllm_tvm.runtime.runner import ModelRunner, RunnerConfig
@@ -40,7 +40,9 @@ def _write_tokenizer(directory: Path) -> None:
 def _manifest(**model: object) -> Manifest:
     facts = {"vocab_size": VOCAB, "max_positions": CONTEXT, "hidden_size": HIDDEN}
     facts |= {"bos_token_id": 1, "eos_token_ids": [EOS], **model}
-    return Manifest(1, facts, "qcom/hexagon-v68", "generic", CHUNK_LENGTHS, {}, make_graph(), {}, {})
+    return Manifest(
+        SCHEMA_VERSION, facts, "qcom/hexagon-v68", "generic", CHUNK_LENGTHS, {}, make_graph(), {}, {}
+    )
 
 
 @pytest.fixture
