@@ -39,9 +39,9 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--policy",
-        default="paper",
+        default="ours",
         metavar="NAME",
-        help="scheduling rule: paper (default), ours, in-order, sequential",
+        help="scheduling rule: ours (default), paper, in-order, sequential",
     )
 
 

@@ -105,6 +105,8 @@ def _report(engine: Engine) -> dict[str, object]:
         "ttft_s": round(stats.ttft_s, 4),
         "prefill_s": round(stats.prefill_s, 4),
         "decode_s": round(stats.decode_s, 4),
+        "decisions": stats.scheduling.decisions,
+        "scheduling_s": round(stats.scheduling.seconds, 6),
     }
 
 

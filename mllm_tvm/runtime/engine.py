@@ -24,6 +24,7 @@ from targets.cpu.build import load_vm
 from targets.hexagon.session import DeviceSession, open_session
 
 from .host_cpu import check_host_cpu
+from .policies import DEFAULT_POLICY
 from .runner import ModelRunner, Prefill, RunnerConfig
 from .stats import RunStats
 from .tasks import ScheduleError, Span
@@ -50,7 +51,7 @@ class Engine:
         self,
         artifact: Artifact | str | os.PathLike[str],
         device: str = "qemu",
-        policy: str = "paper",
+        policy: str = DEFAULT_POLICY,
         chunk_lengths: Sequence[int] | None = None,
         profile: str | None = None,
     ) -> None:
@@ -138,6 +139,7 @@ class Engine:
             npu_hvx=result.npu.hvx,
             prefill_s=_end(result.timeline) if self._virtual else time.perf_counter() - begin,
             timeline=result.timeline,
+            scheduling=result.scheduling,
             clock=self._stats.clock,
         )
         return result

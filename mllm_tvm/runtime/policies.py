@@ -88,6 +88,9 @@ POLICIES: dict[str, type[Policy]] = {
 }
 
 
+DEFAULT_POLICY = "ours"
+
+
 def find_policy(policy: str | Callable[[TaskState], Policy]) -> Callable[[TaskState], Policy]:
     """The policy of that name; a class is returned as it is. Raises ScheduleError."""
     if not isinstance(policy, str):

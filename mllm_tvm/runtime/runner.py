@@ -17,9 +17,9 @@ from .dispatch import Dispatcher
 from .durations import DurationModel, chunk_costs
 from .kv_cache import KvCache
 from .planner import ChunkPlan, plan_chunks
-from .policies import Policy, find_policy
+from .policies import DEFAULT_POLICY, Policy, find_policy
 from .scheduler import Scheduler, run_on_virtual_clock
-from .stats import NpuCounts
+from .stats import NpuCounts, SchedulingCost
 from .task_graph import CallGraph, Duration, TaskGraph
 from .tasks import Span, Task, TaskState
 from .values import RunValues
@@ -33,7 +33,7 @@ class RunnerConfig:
     chunk_lengths: tuple[int, ...]
     max_positions: int
     hidden_size: int
-    policy: str | Callable[[TaskState], Policy] = "paper"
+    policy: str | Callable[[TaskState], Policy] = DEFAULT_POLICY
     durations: Duration | None = None
     """Seconds of each function on a simulated device: time is then virtual. None: the wall clock."""
 
@@ -46,6 +46,7 @@ class Prefill:
     chunks: tuple[ChunkPlan, ...]
     npu: NpuCounts
     timeline: tuple[Span, ...]
+    scheduling: SchedulingCost
 
 
 class ModelRunner:
@@ -100,11 +101,14 @@ class ModelRunner:
         values = RunValues(self._graph, tasks, self._parameters, self._cache, self.position)
         values.set_inputs(chunks, token_ids)
         before = self._npu.counts
-        timeline = self._run_virtually(tasks, values) if self._config.durations else self._run(tasks, values)
+        scheduler = Scheduler(tasks.tasks, self._policy)
+        run = self._run_virtually if self._config.durations else self._run
+        timeline = run(scheduler, tasks, values)
         self.position += len(token_ids)
         wanted = range(len(chunks)) if all_logits else [len(chunks) - 1]
         logits = np.concatenate([values.logits(chunk) for chunk in wanted])
-        return Prefill(logits, chunks, self._npu.counts.since(before), timeline)
+        scheduling = SchedulingCost(scheduler.decisions, scheduler.seconds)
+        return Prefill(logits, chunks, self._npu.counts.since(before), timeline, scheduling)
 
     def decode(self, token: int) -> np.ndarray:
         """Append one token on the CPU; logits of the next, [vocab] float32. Raises PromptError when full."""
@@ -139,10 +143,8 @@ class ModelRunner:
                 f"{self._config.max_positions}: shorten the prompt"
             )
 
-    def _run(self, graph: TaskGraph, values: RunValues) -> tuple[Span, ...]:
-        dispatcher = Dispatcher(
-            Scheduler(graph.tasks, self._policy), lambda span: self._end(span, graph, values)
-        )
+    def _run(self, scheduler: Scheduler, graph: TaskGraph, values: RunValues) -> tuple[Span, ...]:
+        dispatcher = Dispatcher(scheduler, lambda span: self._end(span, graph, values))
         workers: dict[str, CpuWorker | NpuWorker] = {"cpu": self._cpu, "npu": self._npu}
 
         def serve(processor: str) -> None:
@@ -160,14 +162,13 @@ class ModelRunner:
         self._raise_failure(dispatcher.error)
         return tuple(dispatcher.spans)
 
-    def _run_virtually(self, graph: TaskGraph, values: RunValues) -> tuple[Span, ...]:
+    def _run_virtually(self, scheduler: Scheduler, graph: TaskGraph, values: RunValues) -> tuple[Span, ...]:
         workers: dict[str, CpuWorker | NpuWorker] = {"cpu": self._cpu, "npu": self._npu}
 
         def execute(task: Task) -> None:
             worker = workers[task.processor]
             worker.lane.submit(worker.execute, graph.steps[task.id], values).result()
 
-        scheduler = Scheduler(graph.tasks, self._policy)
         try:
             return run_on_virtual_clock(
                 scheduler, execute, lambda span: values.release(graph.steps[span.task.id])

@@ -7,9 +7,10 @@
 from __future__ import annotations
 
 import heapq
+import time
 from collections.abc import Callable, Sequence
 
-from .policies import Policy, find_policy
+from .policies import DEFAULT_POLICY, Policy, find_policy
 from .tasks import PROCESSORS, ScheduleError, Span, Task, TaskState, initial_state, program_order
 
 
@@ -23,9 +24,12 @@ class Scheduler:
     def __init__(
         self,
         tasks: Sequence[Task],
-        policy: str | Callable[[TaskState], Policy] = "paper",
+        policy: str | Callable[[TaskState], Policy] = DEFAULT_POLICY,
         processors: Sequence[str] = PROCESSORS,
     ) -> None:
+        begin = time.perf_counter()
+        self.decisions = 0
+        """Tasks given out."""
         ordered = program_order(tasks, processors)
         self._state, dependencies = initial_state(ordered)
         self._index = {task.id: index for index, task in enumerate(ordered)}
@@ -34,18 +38,23 @@ class Scheduler:
         self.unfinished = len(ordered)
         for index, count in enumerate(dependencies):
             self._announce(index, count)
+        self.seconds = time.perf_counter() - begin
+        """What scheduling took so far, planning included."""
 
     def next(self, processor: str) -> Task | None:
         """The task ``processor`` should start now; None when it has to wait for a task to complete."""
+        begin = time.perf_counter()
         index = self._policy.choose(processor)
-        if index is None:
-            return None
-        self._running.add(index)
-        self._state.running += 1
-        return self._state.tasks[index]
+        if index is not None:
+            self._running.add(index)
+            self._state.running += 1
+            self.decisions += 1
+        self.seconds += time.perf_counter() - begin
+        return None if index is None else self._state.tasks[index]
 
     def complete(self, task: Task) -> None:
         """Note that a task given out by :meth:`next` ended; raises ScheduleError for any other."""
+        begin = time.perf_counter()
         index = self._index.get(task.id, -1)
         if index not in self._running:
             raise ScheduleError(f"task {task.id} {task.name!r} is not running: it cannot complete")
@@ -56,6 +65,7 @@ class Scheduler:
             self._state.pending[successor] -= 1
             self._state.last_dependency[successor] -= index
             self._announce(successor, self._state.pending[successor])
+        self.seconds += time.perf_counter() - begin
 
     def _announce(self, index: int, pending: int) -> None:
         if pending == 0:
@@ -66,7 +76,7 @@ class Scheduler:
 
 def simulate(
     tasks: Sequence[Task],
-    policy: str | Callable[[TaskState], Policy] = "paper",
+    policy: str | Callable[[TaskState], Policy] = DEFAULT_POLICY,
     processors: Sequence[str] = PROCESSORS,
 ) -> tuple[Span, ...]:
     """Run ``tasks`` on a virtual clock, each for its ``duration``; spans in order of their start."""

@@ -33,6 +33,14 @@ class NpuCounts:
 
 
 @dataclass(frozen=True)
+class SchedulingCost:
+    """Tasks that the scheduler gave out, and the wall-clock seconds that took, planning included."""
+
+    decisions: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
 class RunStats:
     """One run of an engine; NPU figures are the prefill's (decode uses the CPU).
 
@@ -55,4 +63,6 @@ class RunStats:
     decode_s: float = 0.0
     timeline: tuple[Span, ...] = ()
     """When each task of the prefill ran."""
+    scheduling: SchedulingCost = SchedulingCost()
+    """Of the prefill, on the wall clock."""
     clock: str = "wall"

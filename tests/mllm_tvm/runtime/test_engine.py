@@ -86,7 +86,7 @@ def test_text_is_what_repeated_forward_passes_give(engine: Engine) -> None:
 
 
 def test_stats(engine: Engine, session: FakeSession) -> None:
-    assert engine.stats == RunStats("host", "paper")
+    assert engine.stats == RunStats("host", "ours")
     reported: list[RunStats] = []
     list(engine.generate(PROMPT, 6, on_stats=reported.append))
     stats = engine.stats
@@ -98,6 +98,8 @@ def test_stats(engine: Engine, session: FakeSession) -> None:
     assert 0 < stats.prefill_s <= stats.ttft_s
     assert stats.decode_s > 0
     assert sum(span.task.processor == "npu" for span in stats.timeline) == 9
+    assert stats.scheduling.decisions == len(stats.timeline)
+    assert 0 < stats.scheduling.seconds < stats.prefill_s
 
 
 def test_policy_and_chunk_lengths_do_not_change_text(artifact: Artifact, session: FakeSession) -> None:

@@ -193,6 +193,20 @@ def test_completing_a_task_that_does_not_run() -> None:
         scheduler.complete(Task(8, "cpu"))
 
 
+def test_cost_of_scheduling() -> None:
+    """Each task given out is one decision; asking in vain and completing count as time only."""
+    tasks = [Task(0, "cpu"), Task(1, "npu", (0,))]
+    scheduler = Scheduler(tasks)
+    planning = scheduler.seconds
+    assert scheduler.next("npu") is None
+    assert (scheduler.decisions, planning > 0) == (0, True)
+    for task in tasks:
+        assert scheduler.next(task.processor) == task
+        scheduler.complete(task)
+    assert scheduler.decisions == 2
+    assert scheduler.seconds > planning
+
+
 def test_no_tasks() -> None:
     assert simulate([], "paper") == ()
     assert Scheduler([]).next("cpu") is None
