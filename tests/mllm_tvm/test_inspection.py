@@ -21,6 +21,8 @@ from mllm_tvm.published import CONFIG_DIR, published_names
 from mllm_tvm.sharing import measure_sharing
 from mllm_tvm.simulate.models import MODELS
 from mllm_tvm.tensor_file import tensor_bytes
+from tests.mllm_tvm.frontend.gguf_files import convert
+from tests.mllm_tvm.frontend.tiny_models import save_llama
 
 PAPER_SHARED, PAPER_SAVED = 120 / 144, 0.75
 
@@ -98,6 +100,32 @@ def test_command_prints_a_table_or_json(capsys: pytest.CaptureFixture[str]) -> N
     report = json.loads(capsys.readouterr().out)
     assert report["shared_share"] == report["shared_calls"] / report["calls"]
     assert report["functions"][0]["processor"] == "cpu"
+    assert main(["inspect", "--config", "gemma-2b"]) == 0
+    text = capsys.readouterr().out
+    assert f"{report['shared_calls']} of {report['calls']} calls" in text
+    assert "mixes tokens (attention)" in text
+
+
+def test_all_published_models_are_compared(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["gemma-2b", "qwen1.5-0.5b"]
+    assert set(names) | set(MODELS) == set(published_names())
+    monkeypatch.setattr("mllm_tvm.published.published_names", lambda: names)
+    assert main(["inspect", "--config", "all"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:-3]] == names
+    assert "120 of 144" in lines[-3]
+    assert "4 x 256" in lines[-2]
+
+
+def test_a_model_file_is_inspected_without_compiling(tmp_path: Path) -> None:
+    """The same functions and calls from a GGUF file as from the directory it was made of."""
+    source = save_llama(tmp_path / "hf")
+    found = [inspect_model(path, 20, (8,)) for path in (source, convert(source, tmp_path / "m.gguf"))]
+    assert found[0].calls == found[1].calls
+    assert [use.name for use in found[0].functions] == [use.name for use in found[1].functions]
+    assert "relax.nn.attention" in str(token_axis_table(tmp_path / "m.gguf"))
 
 
 @pytest.mark.parametrize(
