@@ -1,34 +1,22 @@
-"""From a model directory to an artifact in one step, cached for each user."""
+"""From a model to an artifact in one step."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from importlib.util import find_spec
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from tvm import ir
-from tvm.target.codegen import llvm_get_system_cpu
 
-from mllm_tvm.artifact import Artifact, load_artifact
+from mllm_tvm.artifact import Artifact
 from mllm_tvm.calibration import calibrate, read_texts
 from mllm_tvm.compiler import DEFAULT_CHUNK_LENGTHS, DEFAULT_TARGET, compile
-from mllm_tvm.demo import MODEL_DIR
 from mllm_tvm.demo.stories import stories
-from mllm_tvm.errors import ArtifactError, ModelError
 from mllm_tvm.frontend import Model, load_model
-from mllm_tvm.manifest import MANIFEST_NAME
+from mllm_tvm.progress import StageObserver, Stages
 from mllm_tvm.recipe import Recipe
-from targets.hexagon.toolchain import cache_dir, prepare_servers
+from targets.hexagon.toolchain import prepare_servers
 
-StageObserver = Callable[[str, float], None]
-
-_PACKAGES = ("mllm_tvm", "relax_passes", "targets")
 _STORIES = 200
 _STORIES_SEED = 20
 
@@ -71,7 +59,7 @@ def compile_model(
     ``dump_ir``: a directory for the IR after each pass. ``on_stage(name, seconds)`` is called after each
     stage. Raises the errors of ``load_model``, ``calibrate`` and ``compile``.
     """
-    stages = _Stages(on_stage)
+    stages = Stages(on_stage)
     with stages.measure("load"):
         model = load_model(path)
     with stages.measure("calibrate"):
@@ -79,11 +67,10 @@ def compile_model(
     with stages.measure("passes"):
         observe = _Dump(dump_ir).write if dump_ir else None
         compiled = compile(model, recipe, settings.target, settings.chunk_lengths, observe, settings.fuse_mlp)
-    with stages.measure("device servers"):
+    with stages.measure("cross compiler"):
         # The first time on a machine, the cross compiler builds its C library too.
         prepare_servers()
-    with stages.measure("kernels and parameters"):
-        return compiled.save(output)
+    return compiled.save(output, on_stage)
 
 
 def make_recipe(model: Model, settings: CompileSettings) -> Recipe:
@@ -98,65 +85,6 @@ def calibration_texts(settings: CompileSettings) -> Iterator[str]:
     if settings.calibration is not None:
         return iter(read_texts(settings.calibration))
     return iter(stories(seed=_STORIES_SEED, count=_STORIES))
-
-
-def find_artifact(
-    path: str | None, settings: CompileSettings, on_stage: StageObserver | None = None
-) -> Artifact:
-    """The artifact at ``path``, or the cached one of the model there (None: the demo model).
-
-    A model is compiled when the cache has no artifact of it made with these settings, this code and for this
-    CPU. Raises the errors of ``load_artifact`` and ``compile_model``, ModelError when ``path`` does not
-    exist.
-    """
-    source = Path(path) if path is not None else MODEL_DIR
-    if not source.exists():
-        raise ModelError(f"{source} does not exist: expected an artifact or a model directory")
-    if (source / MANIFEST_NAME).is_file():
-        return load_artifact(source)
-    cached = cache_dir() / "artifacts" / _cache_key(source, settings)
-    if cached.is_dir():
-        try:
-            return load_artifact(cached)
-        except ArtifactError as error:
-            print(f"compiling again: {error}", file=sys.stderr)
-    return compile_model(source, cached, settings, on_stage=on_stage)
-
-
-def _cache_key(model: Path, settings: CompileSettings) -> str:
-    digest = hashlib.sha256()
-    digest.update(json.dumps([asdict(settings), llvm_get_system_cpu()]).encode())
-    texts = [Path(file) for file in (settings.calibration, settings.recipe) if file is not None]
-    directory = model if model.is_dir() else model.parent
-    for file in [*sorted(directory.iterdir()), *texts, *_sources()]:
-        if file.is_file():
-            digest.update(file.name.encode() + b"\0")
-            with file.open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()[:24]
-
-
-def _sources() -> Iterator[Path]:
-    """The code that makes artifacts: a change of it makes new ones."""
-    for package in _PACKAGES:
-        spec = find_spec(package)
-        roots = spec.submodule_search_locations if spec is not None else None
-        for root in roots or ():
-            yield from sorted(p for p in Path(root).rglob("*") if p.suffix in (".py", ".c", ".h"))
-
-
-class _Stages:
-    """Measures the stages of a compilation."""
-
-    def __init__(self, on_stage: StageObserver | None):
-        self.on_stage = on_stage
-
-    @contextmanager
-    def measure(self, name: str) -> Iterator[None]:
-        begin = time.perf_counter()
-        yield
-        if self.on_stage is not None:
-            self.on_stage(name, time.perf_counter() - begin)
 
 
 class _Dump:

@@ -28,7 +28,7 @@ from mllm_tvm.frontend import Model
 from mllm_tvm.manifest import SCHEMA_VERSION, Graph, Manifest
 from mllm_tvm.npu_kernels import npu_kernels
 from mllm_tvm.parameters import parameter_blocks, parameter_file
-from mllm_tvm.progress import progress
+from mllm_tvm.progress import StageObserver, Stages, progress
 from mllm_tvm.recipe import Recipe
 from mllm_tvm.tensor_file import TensorWriter
 from relax_passes import pipeline
@@ -56,16 +56,19 @@ class CompiledModel:
     target: HexagonTarget
     chunk_lengths: tuple[int, ...]
 
-    def save(self, path: str | os.PathLike[str]) -> Artifact:
+    def save(self, path: str | os.PathLike[str], on_stage: StageObserver | None = None) -> Artifact:
         """Builds everything into an artifact directory at ``path``, replacing an older artifact there.
+
+        ``on_stage(name, seconds)`` is called after each stage.
 
         Raises:
             ToolchainError: the cross compiler is missing or failed.
             ArtifactError: ``path`` exists and is not an artifact.
         """
-        return write_artifact(path, self._manifest(), self._fill)
+        stages = Stages(on_stage)
+        return write_artifact(path, self._manifest(), lambda directory: self._fill(directory, stages))
 
-    def _fill(self, directory: Path) -> None:
+    def _fill(self, directory: Path, stages: Stages) -> None:
         steps = [
             ("CPU library", self._build_cpu_library),
             ("Hexagon server", self._build_device_server),
@@ -76,7 +79,8 @@ class CompiledModel:
         with progress(len(steps), "compiling", unit="step") as bar:
             for name, step in steps:
                 bar.set_postfix_str(name)
-                step(directory)
+                with stages.measure(name):
+                    step(directory)
                 bar.update()
 
     def _build_cpu_library(self, directory: Path) -> None:

@@ -47,7 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Runs the command."""
-    from mllm_tvm.build import CompileSettings, find_artifact
+    from mllm_tvm.artifact_cache import find_artifact
+    from mllm_tvm.build import CompileSettings
     from mllm_tvm.runtime.engine import Engine
     from mllm_tvm.sampling import SamplingConfig
 
