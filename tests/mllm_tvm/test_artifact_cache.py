@@ -31,16 +31,18 @@ MANIFEST = Manifest(
 SETTINGS = CompileSettings()
 
 
+def _fill(directory: Path) -> None:
+    (directory / "f").write_bytes(b"f")
+
+
 @pytest.fixture
 def compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path]:
-    """The models compiled so far, into a cache of this test's own; artifacts have no content."""
+    """The models compiled so far, into a cache of this test's own."""
     found: list[Path] = []
 
     def compile_model(path: Path, output: Path, *_args: Any, **_options: Any) -> Artifact:
         found.append(path)
-        return write_artifact(
-            output, MANIFEST, lambda directory: (directory / "f").write_bytes(b"f") and None
-        )
+        return write_artifact(output, MANIFEST, _fill)
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(artifact_cache, "compile_model", compile_model)
@@ -104,7 +106,7 @@ def test_the_artifacts_used_last_are_kept(
 
 def test_only_artifacts_are_removed(tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
-    made = [write_artifact(tmp_path / name, MANIFEST, lambda directory: None).path for name in "ab"]
+    made = [write_artifact(tmp_path / name, MANIFEST, _fill).path for name in "ab"]
     forget_old(tmp_path, 0)
     assert (tmp_path / "notes").is_dir()
     assert not any(path.exists() for path in made)
