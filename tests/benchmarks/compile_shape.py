@@ -1,11 +1,13 @@
-"""Compile time, peak memory and artifact size of a random model with a real model's shape.
+"""Time, peak memory and artifact size of compiling a random model with a real model's shape.
 
-    python -m tests.benchmarks.compile_shape [--config qwen1.5-0.5b] [--layers N] [--prefill N]
+    python -m tests.benchmarks.compile_shape [--config qwen1.5-0.5b] [--layers 12,24] [--shadow-share 0.15]
+        [--prefill 256]
 
-The model is made first, in the same directory; the compilation runs in a process of its own, whose peak
-resident memory is what is reported. ``--prefill``: runs that many tokens on the simulated Hexagon and
-compares the packets with the sum of the kernels' own. ``--shadow-share``: of the linears, see
-``uncalibrated_recipe``.
+Prints one JSON object with a report for each number of layers (none given: the model's own). A model is
+made first; its compilation runs in a process of its own, whose peak resident memory is reported, and beside it
+the peak of the largest process it started. ``seconds`` and ``cpu_seconds`` (children included) are given for
+each stage. ``--prefill``: also runs that many tokens on the simulated Hexagon, with the last artifact, and
+compares the packets with the sum of the kernels' own.
 """
 
 from __future__ import annotations
@@ -28,16 +30,21 @@ def main() -> None:
     """Prints one JSON object."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--config", default="qwen1.5-0.5b")
-    parser.add_argument("--layers", type=int, default=None)
-    parser.add_argument("--shadow-share", type=float, default=0.0)
+    parser.add_argument("--layers", default=None, metavar="N,N")
+    parser.add_argument("--shadow-share", type=float, default=0.15)
     parser.add_argument("--prefill", type=int, default=0)
     parser.add_argument("--compile-only", nargs=2, metavar=("MODEL", "ARTIFACT"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.compile_only:
         print(json.dumps(_compile(*map(Path, args.compile_only), args.shadow_share)))
         return
-    with tempfile.TemporaryDirectory() as scratch:
-        print(json.dumps(measure(Path(scratch), args.config, args.layers, args.shadow_share, args.prefill)))
+    layers = [None] if args.layers is None else [int(part) for part in args.layers.split(",")]
+    reports = []
+    for count in layers:
+        prefill = args.prefill if count == layers[-1] else 0
+        with tempfile.TemporaryDirectory() as scratch:
+            reports.append(measure(Path(scratch), args.config, count, args.shadow_share, prefill))
+    print(json.dumps({"config": args.config, "shadow_share": args.shadow_share, "models": reports}, indent=1))
 
 
 def measure(
@@ -56,24 +63,64 @@ def measure(
     return {**report, **(_prefill(artifact, prefill) if prefill else {})}
 
 
+class _Clock:
+    """Wall and processor seconds of stages, children included."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.cpu_seconds: dict[str, float] = {}
+        self._last = self._now()
+
+    def stage(self, name: str, _seconds: float = 0.0) -> None:
+        """Ends a stage."""
+        now, last = self._now(), self._last
+        self._last = now
+        self.seconds[name] = round(now[0] - last[0], 2)
+        self.cpu_seconds[name] = round(now[1] - last[1], 2)
+
+    @staticmethod
+    def _now() -> tuple[float, float]:
+        return time.perf_counter(), sum(os.times()[:4])
+
+
 def _compile(path: Path, output: Path, shadow_share: float) -> dict[str, Any]:
-    begin, cpu = time.perf_counter(), os.times()
+    clock = _Clock()
     import mllm_tvm as mt
+    from mllm_tvm.compiler import compile
     from tests.mllm_tvm.shaped_model import uncalibrated_recipe
 
+    clock.stage("import")
     model = mt.load_model(path)
     recipe = uncalibrated_recipe(model, shadow_share)
-    built = time.perf_counter()
-    artifact = mt.compile(model, recipe, chunk_lengths=LENGTHS).save(output)
-    end = os.times()
+    clock.stage("load")
+    compiled = compile(model, recipe, chunk_lengths=LENGTHS)
+    clock.stage("passes")
+    artifact = compiled.save(output, clock.stage)
+    clock.stage("manifest")
     return {
-        "seconds": round(time.perf_counter() - begin, 2),
-        "load_s": round(built - begin, 2),
-        "cpu_s": round(sum(end[:4]) - sum(cpu[:4]), 2),
+        "layers": model.config.num_layers,
+        "total_s": round(sum(clock.seconds.values()), 2),
+        "total_cpu_s": round(sum(clock.cpu_seconds.values()), 2),
+        "seconds": clock.seconds,
+        "cpu_seconds": clock.cpu_seconds,
         "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        "artifact_bytes": sum(file.bytes for file in artifact.manifest.files.values()),
-        "weight_bytes": _weight_bytes(model),
-        "files": {name: file.bytes for name, file in artifact.manifest.files.items()},
+        "peak_child_bytes": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024,
+        **_sizes(artifact, model),
+    }
+
+
+def _sizes(artifact: Any, model: Any) -> dict[str, Any]:
+    files = {name: file.bytes for name, file in artifact.manifest.files.items()}
+    total, weights = sum(files.values()), _weight_bytes(model)
+    graph = artifact.manifest.graph
+    return {
+        "artifact_bytes": total,
+        "weight_bytes": weights,
+        "artifact_over_weights": round(total / weights, 4),
+        "files": files,
+        "functions": len(graph.functions),
+        "npu_functions": sum(function.processor == "npu" for function in graph.functions),
+        "calls": len(graph.calls),
     }
 
 
@@ -107,37 +154,39 @@ def _prefill(artifact: Path, tokens: int) -> dict[str, Any]:
         "chunks": list(stats.chunk_lengths),
         "prefill_packets": stats.npu_packets,
         "kernel_packets": kernels,
+        "prefill_over_kernels": round(stats.npu_packets / kernels, 4),
         "prefill_s": round(seconds, 1),
     }
 
 
 def kernel_packets(path: Path, chunks: tuple[int, ...]) -> int:
     """The packets of every NPU call of a prefill, each kernel measured alone on the device."""
-    import numpy as np
-
     from mllm_tvm.artifact import DEVICE_SERVER, load_artifact
     from mllm_tvm.runtime.task_graph import CallGraph
     from targets.hexagon.session import open_session
-    from targets.packing import packed_shape
 
     artifact = load_artifact(path, check_hashes=False)
     graph = CallGraph(artifact.manifest.graph)
     calls = [artifact.manifest.graph.calls[i] for i in graph.live if not graph.is_head(i)]
+    on_npu = [call for call in calls if graph.functions[call.function].processor == "npu"]
     total = 0
     with open_session("qemu", artifact.file(DEVICE_SERVER)) as session:
-        for name in dict.fromkeys(call.function for call in calls):
-            function = graph.functions[name]
-            if function.processor != "npu":
-                continue
-            weight = session.upload(np.full(packed_shape(function.k, function.n), 130, np.uint8))
+        for call in {call.function: call for call in on_npu}.values():
+            names = [argument.removeprefix("param:") for argument in call.args[1:]]
+            weights = [session.upload(artifact.parameters[name]) for name in names]
             for length in set(chunks):
-                x, y = (
-                    session.empty((length, function.k), "int8"),
-                    session.empty((length, function.n), "int32"),
-                )
-                packets = session.call(f"{name}_m{length}", x, weight, y).packets
-                total += packets * chunks.count(length) * sum(call.function == name for call in calls)
+                packets = _call_packets(session, graph.functions[call.function], length, weights)
+                total += packets * chunks.count(length) * sum(c.function == call.function for c in on_npu)
     return total
+
+
+def _call_packets(session: Any, function: Any, rows: int, weights: list[Any]) -> int:
+    arrays = [session.empty((rows, function.k), "int8"), *weights]
+    if function.kind == "mlp":
+        arrays.append(session.empty((rows, 2 * function.padded_channels), "int32"))
+        arrays.append(session.empty((rows, function.channels), "int8"))
+    arrays.append(session.empty((rows, function.n), "int32"))
+    return int(session.call(f"{function.name}_m{rows}", *arrays).packets)
 
 
 if __name__ == "__main__":
