@@ -5,7 +5,7 @@
 
 Prints one JSON object with a report for each number of layers (none given: the model's own). A model is
 made first; its compilation runs in a process of its own, whose peak resident memory is reported, and beside
-it the peak of the largest process it started. ``seconds`` and ``cpu_seconds`` (children included) are given for
+it the peak of the largest process it started. ``seconds`` and ``cpu_seconds`` (children included) are for
 each stage. ``--prefill``: also runs that many tokens on the simulated Hexagon, with the last artifact, and
 compares the packets with the sum of the kernels' own.
 """
