@@ -9,12 +9,15 @@ from pathlib import Path
 from tvm import ir
 
 from mllm_tvm.artifact import Artifact
-from mllm_tvm.calibration import calibrate, read_texts
+from mllm_tvm.calibration import Calibration, calibrate, read_texts
 from mllm_tvm.compiler import DEFAULT_CHUNK_LENGTHS, DEFAULT_TARGET, compile
 from mllm_tvm.demo.stories import stories
 from mllm_tvm.frontend import Model, load_model
 from mllm_tvm.progress import StageObserver, Stages
+from mllm_tvm.quantization.pruning import PruningMeter, prune
+from mllm_tvm.quantization.schemes import OURS
 from mllm_tvm.recipe import Recipe
+from mllm_tvm.runtime.policies import DEFAULT_POLICY
 from targets.hexagon.toolchain import prepare_servers
 
 _STORIES = 200
@@ -33,6 +36,10 @@ class CompileSettings:
     """A recipe file to use instead of calibrating."""
     fuse_mlp: bool = True
     """Whether gated MLPs without shadow paths run on the NPU in one launch."""
+    pruned_share: float = 0.0
+    """Share of the linears, the least important ones, whose shadow path is left out."""
+    policy: str = DEFAULT_POLICY
+    """The scheduling policy that engines use unless told otherwise."""
 
     @staticmethod
     def of(
@@ -66,7 +73,15 @@ def compile_model(
         recipe = make_recipe(model, settings)
     with stages.measure("passes"):
         observe = _Dump(dump_ir).write if dump_ir else None
-        compiled = compile(model, recipe, settings.target, settings.chunk_lengths, observe, settings.fuse_mlp)
+        compiled = compile(
+            model,
+            recipe,
+            settings.target,
+            settings.chunk_lengths,
+            observe,
+            settings.fuse_mlp,
+            settings.policy,
+        )
     with stages.measure("cross compiler"):
         # The first time on a machine, the cross compiler builds its C library too.
         prepare_servers()
@@ -74,10 +89,16 @@ def compile_model(
 
 
 def make_recipe(model: Model, settings: CompileSettings) -> Recipe:
-    """The recipe the settings name, or one calibrated on their text."""
+    """The recipe the settings name, or one calibrated on their text; pruned if they say so."""
+    share = settings.pruned_share
     if settings.recipe is not None:
-        return Recipe.load(settings.recipe)
-    return calibrate(model, calibration_texts(settings))
+        recipe = Recipe.load(settings.recipe)
+        return prune(recipe, share) if share else recipe
+    if not share:
+        return calibrate(model, calibration_texts(settings))
+    calibration = Calibration.collect(model, calibration_texts(settings))
+    meter = PruningMeter(calibration, calibration.recipe(OURS))
+    return prune(meter.importance(), share)
 
 
 def calibration_texts(settings: CompileSettings) -> Iterator[str]:

@@ -30,6 +30,7 @@ from mllm_tvm.npu_kernels import npu_kernels
 from mllm_tvm.parameters import parameter_blocks, parameter_file
 from mllm_tvm.progress import StageObserver, Stages, progress
 from mllm_tvm.recipe import Recipe
+from mllm_tvm.runtime.policies import DEFAULT_POLICY, find_policy
 from mllm_tvm.tensor_file import TensorWriter
 from relax_passes import pipeline
 from relax_passes.errors import PassError
@@ -55,6 +56,7 @@ class CompiledModel:
     graph: Graph
     target: HexagonTarget
     chunk_lengths: tuple[int, ...]
+    policy: str
 
     def save(self, path: str | os.PathLike[str], on_stage: StageObserver | None = None) -> Artifact:
         """Builds everything into an artifact directory at ``path``, replacing an older artifact there.
@@ -152,6 +154,7 @@ class CompiledModel:
             graph=self.graph,
             parameters={name: parameter_file(name) for name in self._parameter_types()},
             files={},
+            policy=self.policy,
         )
 
 
@@ -162,6 +165,7 @@ def compile(
     chunk_lengths: Sequence[int] = DEFAULT_CHUNK_LENGTHS,
     observe: pipeline.Observer | None = None,
     fuse_mlp: bool = True,
+    policy: str = DEFAULT_POLICY,
 ) -> CompiledModel:
     """Runs the passes on ``model`` with the scales of ``recipe``; ``.save(path)`` builds the artifact.
 
@@ -171,19 +175,23 @@ def compile(
         observe: called with each pass's name and module.
         fuse_mlp: gated MLPs whose linears have no shadow path run on the NPU in one launch, with an integer
             activation; otherwise their activations are computed in float on the CPU.
+        policy: the scheduling policy that engines use unless told otherwise.
 
     Raises:
         CalibrationError: the recipe is for another model.
         CompileError: a chunk length out of range, or an op without a rule.
         TargetError: an unknown target tag.
+        ScheduleError: an unknown policy.
     """
+    find_policy(policy)
     recipe.check(model)
     lengths = _check_chunk_lengths(chunk_lengths)
     try:
         module = pipeline.run(model.module, recipe.schemes(), model.shadow_dtype, observe, fuse_mlp=fuse_mlp)
     except PassError as error:
         raise CompileError(f"cannot compile {model.path}: {error}") from error
-    return CompiledModel(model, recipe, module, extract_graph(module), hexagon_target(target), lengths)
+    graph = extract_graph(module)
+    return CompiledModel(model, recipe, module, graph, hexagon_target(target), lengths, policy)
 
 
 def _check_chunk_lengths(lengths: Sequence[int]) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from mllm_tvm.errors import ArtifactError
+from mllm_tvm.runtime.policies import DEFAULT_POLICY
 
 SCHEMA_VERSION = 2
 MANIFEST_NAME = "manifest.json"
@@ -103,6 +104,8 @@ class Manifest:
     parameters: dict[str, str]
     """Parameter name -> the safetensors file that holds it."""
     files: dict[str, FileEntry]
+    policy: str = DEFAULT_POLICY
+    """The scheduling policy that an engine uses unless told otherwise."""
 
     def to_json(self) -> str:
         """The text of ``manifest.json``."""

@@ -39,9 +39,10 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--policy",
-        default="ours",
+        default=None,
         metavar="NAME",
-        help="scheduling rule: ours (default), paper, in-order, sequential",
+        help="scheduling rule: ours, paper, in-order, sequential (default: the artifact's, ours if no plan "
+        "says otherwise)",
     )
 
 

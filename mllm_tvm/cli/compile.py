@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mllm_tvm.cli.arguments import MODEL_HELP, add_compile_arguments, show_stage
+
+if TYPE_CHECKING:
+    from mllm_tvm.build import CompileSettings
 
 HELP = "compile a Hugging Face directory, an ONNX or a GGUF file into an artifact"
 
@@ -22,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--plan",
         default=None,
         metavar="FILE",
-        help="compile for the chunk lengths that simulate --search found",
+        help="compile what simulate --search found: chunk lengths, pruned share, placement and policy",
     )
     parser.add_argument(
         "--no-fuse-mlp",
@@ -34,17 +39,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Runs the command."""
-    from mllm_tvm.build import CompileSettings, compile_model
+    from mllm_tvm.build import compile_model
 
     start = time.perf_counter()
-    lengths = _planned_lengths(args.plan, args.chunk_lengths) if args.plan else args.chunk_lengths
-    settings = CompileSettings.of(args.target, lengths, args.calibration, args.recipe, not args.no_fuse_mlp)
+    settings = _settings(args)
     dump = Path(args.dump_ir) if args.dump_ir else None
     artifact = compile_model(Path(args.model), Path(args.output), settings, dump, show_stage)
     report = {
         "artifact": str(artifact.path),
         "target": artifact.manifest.target,
         "chunk_lengths": list(artifact.manifest.chunk_lengths),
+        "policy": artifact.manifest.policy,
         "functions": len(artifact.manifest.graph.functions),
         "calls": len(artifact.manifest.graph.calls),
         "bytes": sum(entry.bytes for entry in artifact.manifest.files.values()),
@@ -54,14 +59,31 @@ def execute(args: argparse.Namespace) -> int:
     return 0
 
 
-def _planned_lengths(plan: str, lengths: tuple[int, ...] | None) -> tuple[int, ...]:
-    """The chunk lengths of a plan file; raises CompileError when others were given too."""
+def _settings(args: argparse.Namespace) -> CompileSettings:
+    """What the arguments say, and the plan file if there is one; raises CompileError when both say it."""
+    from mllm_tvm.build import CompileSettings
     from mllm_tvm.errors import CompileError
     from mllm_tvm.simulate.plan import read_plan
 
-    if lengths is not None:
-        raise CompileError(f"both --plan and --chunk-lengths {lengths} were given: give one of them")
-    return read_plan(plan).chunk_lengths
+    settings = CompileSettings.of(
+        args.target, args.chunk_lengths, args.calibration, args.recipe, not args.no_fuse_mlp
+    )
+    if args.plan is None:
+        return settings
+    if args.chunk_lengths is not None:
+        raise CompileError(
+            f"both --plan and --chunk-lengths {args.chunk_lengths} were given: give one of them"
+        )
+    if args.no_fuse_mlp:
+        raise CompileError("both --plan and --no-fuse-mlp were given: give one of them")
+    plan = read_plan(args.plan)
+    return dataclasses.replace(
+        settings,
+        chunk_lengths=plan.chunk_lengths,
+        pruned_share=plan.pruned_share,
+        fuse_mlp=plan.fuse_mlp,
+        policy=plan.policy,
+    )
 
 
 def _text(report: dict[str, object]) -> str:

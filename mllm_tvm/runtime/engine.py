@@ -24,7 +24,6 @@ from targets.cpu.build import load_vm
 from targets.hexagon.session import DeviceSession, open_session
 
 from .host_cpu import check_host_cpu
-from .policies import DEFAULT_POLICY
 from .runner import ModelRunner, Prefill, RunnerConfig
 from .stats import RunStats
 from .tasks import ScheduleError, Span
@@ -37,7 +36,8 @@ class Engine:
         artifact: an artifact or its directory.
         device: ``qemu`` (the simulated Hexagon), ``host`` (the same server on this machine's CPU) or
             ``tracker://host:port/key``.
-        policy: ``ours``, ``paper``, ``in-order`` or ``sequential``. It changes times, never results.
+        policy: ``ours``, ``paper``, ``in-order`` or ``sequential``; None: the one the artifact names. It
+            changes times, never results.
         chunk_lengths: which of the compiled chunk lengths to use; None for all.
         profile: name or TOML file of a device profile: results are still computed on ``device``, but the
             scheduler and all times follow what the profile says each function takes. None: the wall clock.
@@ -51,11 +51,12 @@ class Engine:
         self,
         artifact: Artifact | str | os.PathLike[str],
         device: str = "qemu",
-        policy: str = DEFAULT_POLICY,
+        policy: str | None = None,
         chunk_lengths: Sequence[int] | None = None,
         profile: str | None = None,
     ) -> None:
         self.artifact = artifact if isinstance(artifact, Artifact) else load_artifact(artifact)
+        policy = policy or self.artifact.manifest.policy
         config = _runner_config(self.artifact, policy, chunk_lengths, profile)
         self.tokenizer = _open_tokenizer(self.artifact)
         self.max_positions = config.max_positions
