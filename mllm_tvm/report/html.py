@@ -52,7 +52,7 @@ def _timeline(events: Sequence[Event]) -> str:
     data = json.dumps(rows, separators=(",", ":")).replace("<", "\\u003c")
     return (
         '<section><h2>Timeline</h2><p class="hint">Wheel: zoom. Drag: move. Double click: everything.</p>'
-        '<canvas id="timeline" height="150"></canvas><p id="task">&nbsp;</p>'
+        '<canvas id="timeline" height="150"></canvas><div id="legend"></div><p id="task">&nbsp;</p>'
         f'<script type="application/json" id="events">{data}</script></section>'
     )
 
@@ -69,8 +69,14 @@ def _gaps(events: Sequence[Event]) -> str:
 
 def _functions(events: Sequence[Event]) -> str:
     totals = seconds_by_function(events)
-    rows = [(escape(p), escape(f), f"{seconds * 1e3:.2f}") for (p, f), seconds in totals.items()]
-    return _table("Time by function", [("processor", "function", "ms"), *rows], header=True)
+    busy: dict[str, float] = {}
+    for (processor, _), seconds in totals.items():
+        busy[processor] = busy.get(processor, 0.0) + seconds
+    rows = [
+        (escape(p), escape(f), f"{seconds * 1e3:.2f}", f"{seconds / busy[p]:.1%}" if busy[p] else "")
+        for (p, f), seconds in totals.items()
+    ]
+    return _table("Time by function", [("processor", "function", "ms", "of its work"), *rows], header=True)
 
 
 def _bars(bars: Mapping[str, float]) -> str:
@@ -87,5 +93,11 @@ def _table(title: str, rows: Sequence[Sequence[str]], header: bool = False) -> s
     cells = []
     for index, row in enumerate(rows):
         tag = "th" if header and index == 0 else "td"
-        cells.append("<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in row) + "</tr>")
+        cells.append("<tr>" + "".join(_cell(tag, cell) for cell in row) + "</tr>")
     return f"<section><h2>{escape(title)}</h2><table>{''.join(cells)}</table></section>"
+
+
+def _cell(tag: str, text: str) -> str:
+    """Figures, and what heads a column of them (``ms``, ``of its work``), are aligned to the right."""
+    right = text.rstrip("%").replace(".", "", 1).isdigit() or text.endswith(("ms", "of its work"))
+    return f'<{tag} class="number">{text}</{tag}>' if right else f"<{tag}>{text}</{tag}>"

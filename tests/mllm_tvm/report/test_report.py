@@ -83,4 +83,6 @@ def test_page_in_a_browser(tmp_path: Path) -> None:
     assert drawn is not None
     assert int(drawn[1]) == len(run.spans)
     assert result.stdout.count('class="bar"') == 2
+    legend = result.stdout.split('id="legend"')[1].split("</div>")[0]
+    assert legend.count("<i ") == len({span.task.name for span in run.spans})
     assert "Idle gaps of the NPU" in result.stdout
