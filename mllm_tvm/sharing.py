@@ -10,6 +10,7 @@ from mllm_tvm.manifest import FunctionSpec, Graph
 from mllm_tvm.runtime.durations import chunk_costs
 from mllm_tvm.runtime.planner import plan_chunks
 from mllm_tvm.runtime.task_graph import PARAMETER_PREFIX
+from mllm_tvm.simulate.function_durations import measured_durations
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,8 @@ def measure_sharing(
     """
     functions = {function.name: function for function in graph.functions}
     called = [functions[call.function] for call in graph.calls]
-    chunks = tuple(c.length for c in plan_chunks(prompt, chunk_lengths, chunk_costs(called, chunk_lengths)))
+    costs = chunk_costs(called, chunk_lengths, measured_durations(0))
+    chunks = tuple(chunk.length for chunk in plan_chunks(prompt, chunk_lengths, costs))
     uses = tuple(_use(graph, function, parameter_bytes, len(chunks)) for function in graph.functions)
     on_npu = [function for function in called if function.processor == "npu"]
     weights = sum(use.parameter_bytes for use in uses if use.processor == "npu")

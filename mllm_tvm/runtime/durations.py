@@ -6,6 +6,9 @@ from collections.abc import Iterable, Mapping
 
 from mllm_tvm.manifest import FunctionSpec
 
+from .planner import descending_lengths
+from .task_graph import Duration
+
 # Orders of magnitude, only used to compare tasks before the first measurement.
 _SECONDS_PER_MAC = {"npu": 1 / 200e9, "cpu": 1 / 50e9}
 _SECONDS_PER_ELEMENT = {"float": 2e-9, "shadow": 4e-9, "dynamic": 40e-9}
@@ -21,13 +24,23 @@ def estimate(function: FunctionSpec, processor: str, rows: int, hidden_size: int
     return work + _LAUNCH_SECONDS[processor]
 
 
-def chunk_costs(functions: Iterable[FunctionSpec], chunk_lengths: Iterable[int]) -> Mapping[int, float]:
-    """Estimated NPU seconds of one chunk of each length; ``functions`` names one function per call.
+def chunk_costs(
+    functions: Iterable[FunctionSpec], chunk_lengths: Iterable[int], duration: Duration
+) -> Mapping[int, float]:
+    """NPU seconds of one chunk of each length, for the planner.
 
     CPU work is left out: it runs on a prompt's valid rows only, however they are cut.
+
+    Args:
+        functions: one for each call of a chunk.
+        chunk_lengths: rows of the compiled NPU functions.
+        duration: seconds of a function on a processor for a number of rows.
+
+    Raises:
+        ScheduleError: no chunk lengths, or one that is not positive.
     """
     on_npu = [function for function in functions if function.processor == "npu"]
-    return {m: sum(estimate(f, "npu", m, 0) for f in on_npu) for m in chunk_lengths}
+    return {m: sum(duration(f, "npu", m) for f in on_npu) for m in descending_lengths(chunk_lengths)}
 
 
 class DurationModel:

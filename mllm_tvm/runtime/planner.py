@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from .tasks import ScheduleError
@@ -26,7 +26,9 @@ def plan_chunks(
     the smallest compiled length. Equal costs prefer less padding, then fewer chunks, then longer ones.
     Raises ScheduleError for a negative token count, no chunk lengths, or a length without a cost.
     """
-    lengths = _checked_lengths(tokens, chunk_lengths)
+    if tokens < 0:
+        raise ScheduleError(f"cannot plan chunks for {tokens} tokens: expected 0 or more")
+    lengths = descending_lengths(chunk_lengths)
     prices = {length: float(length) for length in lengths} if cost is None else cost
     missing = [length for length in lengths if length not in prices]
     if missing:
@@ -34,12 +36,11 @@ def plan_chunks(
     return _place(tokens, _cheapest_cover(tokens, lengths, prices))
 
 
-def _checked_lengths(tokens: int, chunk_lengths: Sequence[int]) -> list[int]:
-    if tokens < 0:
-        raise ScheduleError(f"cannot plan chunks for {tokens} tokens: expected 0 or more")
+def descending_lengths(chunk_lengths: Iterable[int]) -> list[int]:
+    """Each chunk length once, longest first; raises ScheduleError for none, or one that is not positive."""
     lengths = sorted(set(chunk_lengths), reverse=True)
     if not lengths or lengths[-1] < 1:
-        raise ScheduleError(f"chunk lengths {tuple(chunk_lengths)}: expected one or more positive lengths")
+        raise ScheduleError(f"chunk lengths {lengths}: expected one or more positive lengths")
     return lengths
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from mllm_tvm.errors import ArtifactError, DeviceError, PromptError
 from mllm_tvm.manifest import Graph
+from mllm_tvm.simulate.function_durations import measured_durations
 
 from .decode import DecodeProgram
 from .dispatch import Dispatcher
@@ -76,7 +77,8 @@ class ModelRunner:
         self._failure: str | None = None
         _check_parameters(self._graph, parameters)
         calls = [self._graph.functions[graph.calls[index].function] for index in self._graph.live]
-        self._chunk_costs = chunk_costs(calls, config.chunk_lengths)
+        planned = config.durations or measured_durations(config.hidden_size)
+        self._chunk_costs = chunk_costs(calls, config.chunk_lengths, planned)
         self._cpu = CpuWorker(open_functions, {function.name for function in calls})
         self._decode = DecodeProgram(self._graph, self._cpu.functions, parameters)
         try:

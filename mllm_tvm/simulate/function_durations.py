@@ -5,7 +5,10 @@ from __future__ import annotations
 from mllm_tvm.manifest import FunctionSpec
 
 from .cost import CostModel, Work
-from .profile import DeviceProfile
+from .profile import DeviceProfile, load_profile
+
+MEASURED_PROFILE = "qemu-hvx"
+"""The profile whose NPU figures are packets counted of this project's own kernels."""
 
 # Bytes that a float function reads and writes for one element of the residual stream, in one fused pass.
 _FLOAT_BYTES = {"float": 17, "shadow": 12, "dynamic": 13}
@@ -34,3 +37,8 @@ class FunctionDurations:
             return Work(function.weights, transfer, float_bytes=_GATE_BYTES * function.channels)
         macs = 2 * self._hidden if function.kind == "dynamic" else 0
         return Work(float_bytes=_FLOAT_BYTES[function.kind] * self._hidden, context_macs=macs)
+
+
+def measured_durations(hidden_size: int) -> FunctionDurations:
+    """Seconds by the packets of the simulated device: the planner's costs where no other profile is given."""
+    return FunctionDurations(load_profile(MEASURED_PROFILE), hidden_size)

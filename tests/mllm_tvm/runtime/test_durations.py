@@ -7,6 +7,8 @@ from runtime_fakes import make_runner
 
 from mllm_tvm.manifest import FunctionSpec
 from mllm_tvm.runtime.durations import DurationModel, chunk_costs, estimate
+from mllm_tvm.simulate.function_durations import MEASURED_PROFILE, measured_durations
+from mllm_tvm.simulate.profile import load_profile
 
 SMALL = FunctionSpec("linear_64x64", "npu", "linear", 64, 64)
 LARGE = FunctionSpec("linear_4096x4096", "npu", "linear", 4096, 4096)
@@ -30,9 +32,16 @@ def test_observations_replace_the_estimate_by_their_mean() -> None:
 
 
 def test_chunk_costs_favour_one_long_chunk_over_short_ones() -> None:
-    costs = chunk_costs([SMALL, NORM, LARGE], [16, 64])
+    costs = chunk_costs([SMALL, NORM, LARGE], [16, 64], measured_durations(0))
     assert costs[16] < costs[64] < 4 * costs[16]
-    assert chunk_costs([NORM], [16]) == {16: 0}
+    assert chunk_costs([NORM], [16], measured_durations(0)) == {16: 0}
+    # Two calls, at the rate of packets counted on the simulated device.
+    profile = load_profile(MEASURED_PROFILE).npu
+    compute = 256 * LARGE.weights / (profile.int8_macs_per_s * profile.chunk_efficiency["256"])
+    transfer = 256 * (LARGE.k + 4 * LARGE.n) / profile.dma_bytes_per_s
+    assert chunk_costs([LARGE, LARGE], [256], measured_durations(0))[256] == pytest.approx(
+        2 * (max(compute, LARGE.weights / profile.bandwidth_bytes_per_s) + transfer + profile.launch_s)
+    )
 
 
 def test_a_runner_learns_durations() -> None:

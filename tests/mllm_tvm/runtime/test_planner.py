@@ -7,8 +7,11 @@ from itertools import combinations_with_replacement
 
 import pytest
 
+from mllm_tvm.manifest import FunctionSpec
+from mllm_tvm.runtime.durations import chunk_costs
 from mllm_tvm.runtime.planner import plan_chunks
 from mllm_tvm.runtime.tasks import ScheduleError
+from mllm_tvm.simulate.function_durations import measured_durations
 
 COSTS: list[Mapping[int, float]] = [
     {256: 256, 64: 64, 16: 16},
@@ -34,6 +37,18 @@ def cheapest(tokens: int, cost: Mapping[int, float]) -> float:
 def test_as_cheap_as_brute_force(tokens: int, cost: Mapping[int, float]) -> None:
     chunks = plan_chunks(tokens, list(cost), cost)
     assert sum(cost[chunk.length] for chunk in chunks) == pytest.approx(cheapest(tokens, cost))
+
+
+@pytest.mark.parametrize("tokens", [1, 15, 16, 40, 65, 96, 130, 257])
+def test_as_cheap_as_brute_force_at_measured_costs(tokens: int) -> None:
+    """A layer of Qwen1.5-0.5B: short chunks stream its weights again and again."""
+    linears = ((1024, 3072), (1024, 1024), (1024, 5632), (2816, 1024))
+    functions = [FunctionSpec(f"linear_{k}x{n}", "npu", "linear", k, n) for k, n in linears]
+    cost = chunk_costs(functions, (16, 64, 256), measured_durations(0))
+    assert 4 * cost[16] > 2 * cost[64] > cost[64] > cost[16]
+    chunks = plan_chunks(tokens, list(cost), cost)
+    assert sum(cost[chunk.length] for chunk in chunks) == pytest.approx(cheapest(tokens, cost))
+    assert chunks[-1].length - chunks[-1].tokens < 16
 
 
 @pytest.mark.parametrize("cost", COSTS)
