@@ -64,9 +64,12 @@ def check_npu_memory(model: ModelShape, configuration: Configuration, profile: D
     needed, limit = npu_bytes(model, configuration), profile.npu_memory_bytes
     if needed <= limit:
         return
+    buffers = needed - model.linear_weights
+    layers = max(0, (limit - buffers) // model.layer_weights)
     fitting = [shape.name for shape in MODELS.values() if npu_bytes(shape, configuration) <= limit]
     raise SimulationError(
         f"{model.name} needs {needed / 1e9:.2f} GB of NPU memory, {profile.name} has {limit / 1e9:.2f} GB "
-        f"({profile.npu.sessions} sessions): {(needed - limit) / 1e9:.2f} GB too much. "
-        f"What fits: {', '.join(fitting) or 'none of the models'}"
+        f"(sessions: {profile.npu.sessions}): {(needed - limit) / 1e9:.2f} GB too much. "
+        f"What fits: {layers} of its {model.layers} layers; "
+        f"whole: {', '.join(fitting) or 'none of the models'}"
     )

@@ -1,9 +1,11 @@
-"""Compiled artifacts, made once a session."""
+"""Compiled artifacts, made once a session, and devices behind a tracker."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,19 @@ import pytest
 from mllm_tvm.artifact import Artifact
 from mllm_tvm.build import CompileSettings, compile_model
 from mllm_tvm.demo import MODEL_DIR
+from mllm_tvm.errors import DeviceError
+from targets.hexagon.farm import Farm
+from targets.hexagon.tracker import Tracker
+
+SERVE_TRACKER = """
+import socket
+from targets.hexagon.farm import serve_tracker
+with socket.socket() as probe:
+    probe.bind(("127.0.0.1", 0))
+    port = probe.getsockname()[1]
+print(port, flush=True)
+serve_tracker("127.0.0.1", port)
+"""
 
 
 @pytest.fixture(scope="session")
@@ -36,3 +51,26 @@ def require_device() -> Callable[[str], None]:
             pytest.skip("qemu-hexagon is not installed")
 
     return check
+
+
+@pytest.fixture(scope="module")
+def farm() -> Iterator[tuple[str, Farm]]:
+    """Two devices behind a tracker, and the name sessions know them by."""
+    if shutil.which("qemu-hexagon") is None:
+        pytest.skip("qemu-hexagon is not installed (apt-get install qemu-user)")
+    with subprocess.Popen(
+        [sys.executable, "-c", SERVE_TRACKER], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        try:
+            tracker = Tracker("127.0.0.1", int(process.stdout.readline()))
+            while True:
+                try:
+                    tracker.connect().__exit__(None, None, None)
+                    break
+                except DeviceError:
+                    assert process.poll() is None
+            with Farm(tracker, 2, "two") as served:
+                yield f"tracker://127.0.0.1:{tracker.port}/two", served
+        finally:
+            process.kill()

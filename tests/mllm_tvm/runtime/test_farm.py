@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import psutil
@@ -15,43 +12,12 @@ from mllm_tvm.artifact import Artifact
 from mllm_tvm.errors import DeviceError
 from mllm_tvm.runtime.engine import Engine
 from targets.hexagon.farm import Farm
-from targets.hexagon.tracker import Tracker
 
 pytestmark = pytest.mark.skipif(
     shutil.which("qemu-hexagon") is None, reason="qemu-hexagon is not installed (apt-get install qemu-user)"
 )
 
-SERVE_TRACKER = """
-import socket
-from targets.hexagon.farm import serve_tracker
-with socket.socket() as probe:
-    probe.bind(("127.0.0.1", 0))
-    port = probe.getsockname()[1]
-print(port, flush=True)
-serve_tracker("127.0.0.1", port)
-"""
 PROMPT = "Once upon a time there was"
-
-
-@pytest.fixture(scope="module")
-def farm() -> Iterator[tuple[str, Farm]]:
-    """Two devices behind a tracker, and the name the engine knows them by."""
-    with subprocess.Popen(
-        [sys.executable, "-c", SERVE_TRACKER], stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        try:
-            tracker = Tracker("127.0.0.1", int(process.stdout.readline()))
-            while True:
-                try:
-                    tracker.connect().__exit__(None, None, None)
-                    break
-                except DeviceError:
-                    assert process.poll() is None
-            with Farm(tracker, 2, "two") as served:
-                yield f"tracker://127.0.0.1:{tracker.port}/two", served
-        finally:
-            process.kill()
 
 
 def generate(artifact: Artifact, device: str) -> tuple[str, int]:

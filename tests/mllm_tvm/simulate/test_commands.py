@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 
 from mllm_tvm.cli import main
-from mllm_tvm.simulate.profile import load_profile
+from mllm_tvm.simulate.profile import DeviceProfile, load_profile
+from targets.hexagon.farm import Farm
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -77,7 +77,7 @@ def test_search_writes_a_plan(capsys: pytest.CaptureFixture[str], tmp_path: Path
         (["--profile", "phone"], "unknown device profile 'phone'"),
         (["--configuration", "best"], "unknown configuration 'best'"),
         (["--prompt", "0"], "prompt has 0 tokens"),
-        (["--model", "llama-2-7b", "--profile", "qemu-hvx"], "too much. What fits: qwen1.5-1.8b"),
+        (["--model", "llama-2-7b", "--profile", "qemu-hvx"], "too much. What fits: 16 of its 32 layers"),
         (["--trace", "/no/such/folder/trace.json"], "cannot write /no/such/folder/trace.json"),
     ],
 )
@@ -88,18 +88,41 @@ def test_errors(capsys: pytest.CaptureFixture[str], arguments: list[str], messag
     assert len(err.splitlines()) == 1
 
 
-@pytest.mark.parametrize("device", ["qemu", "host"])
-def test_measured_profile(device: str, tmp_path: Path) -> None:
-    """The profile that ships is what the simulated device measures."""
-    if device == "qemu" and shutil.which("qemu-hexagon") is None:
-        pytest.skip("qemu-hexagon is not installed")
-    file = tmp_path / "mine.toml"
+def measured(device: str, folder: Path) -> DeviceProfile:
+    file = folder / "mine.toml"
     assert main(["profile", "device", "--device", device, "--to", str(file)]) == 0
-    profile, shipped = load_profile(str(file)), load_profile("qemu-hvx")
+    return load_profile(str(file))
+
+
+def test_profile_of_the_simulated_device(farm: tuple[str, Farm], tmp_path: Path) -> None:
+    """The profile that ships is what the simulated device measures, here or behind a tracker."""
+    profile, remote, shipped = (
+        measured("qemu", tmp_path),
+        measured(farm[0], tmp_path),
+        load_profile("qemu-hvx"),
+    )
+    assert profile.npu.int8_macs_per_s == pytest.approx(shipped.npu.int8_macs_per_s, rel=0.03)
+    assert profile.npu.chunk_efficiency["1"] == pytest.approx(shipped.npu.chunk_efficiency["1"], abs=0.05)
+    assert remote.name == farm[0]
+    assert remote.npu == profile.npu
+
+
+def test_profile_by_wall_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A device that counts no packets is timed; the measured profile simulates."""
+    profile = measured("host", tmp_path)
     assert max(profile.npu.chunk_efficiency.values()) == 1.0
-    if device == "qemu":
-        assert profile.npu.int8_macs_per_s == pytest.approx(shipped.npu.int8_macs_per_s, rel=0.03)
-        assert profile.npu.chunk_efficiency["1"] == pytest.approx(shipped.npu.chunk_efficiency["1"], abs=0.05)
+    assert profile.npu.bandwidth_bytes_per_s == profile.npu.dma_bytes_per_s > 0
+    code, out, _ = run(capsys, "--profile", str(tmp_path / "mine.toml"), "--prompt", "64", "--json")
+    assert code == 0
+    assert json.loads(out[out.index("{") :])["profile"] == "host"
+
+
+def test_profile_of_no_device(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["profile", "device", "--device", "phone", "--to", str(tmp_path / "mine.toml")]) == 1
+    captured = capsys.readouterr()
+    assert "phone" in captured.err
+    assert len(captured.err.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_compile_refuses_bad_plans(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
