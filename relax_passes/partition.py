@@ -27,7 +27,7 @@ import tvm
 from tvm import ir, relax, tirx
 from tvm_ffi import structural_equal, structural_hash
 
-from .analyze_token_axis import TokenAxis, TokenAxisTable, analyze_token_axis
+from .analyze_token_axis import TokenAxisTable, analyze_token_axis
 from .errors import PassError
 from .graph import (
     LINEAR_W8A8,
@@ -40,6 +40,7 @@ from .graph import (
     split_params,
     static_shape,
 )
+from .token_axis_rules import TokenAxis
 
 LINEAR, MLP, SHADOW, DYNAMIC, FLOAT = "linear", "mlp", "shadow", "dynamic", "float"
 _KERNELS = {LINEAR_W8A8: LINEAR, MLP_W8A8: MLP, SHADOW_LINEAR: SHADOW}

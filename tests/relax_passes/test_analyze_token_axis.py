@@ -6,8 +6,9 @@ from tvm.script import ir as I
 from tvm.script import relax as R
 from tvm.script import tirx as T
 
-from relax_passes.analyze_token_axis import RULES, analyze_token_axis
+from relax_passes.analyze_token_axis import analyze_token_axis
 from relax_passes.errors import PassError
+from relax_passes.token_axis_rules import RULES
 
 
 def _analyze(module):

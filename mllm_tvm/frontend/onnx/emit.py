@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from tvm import ir, relax, tirx
 
 from mllm_tvm.errors import ModelError
 from mllm_tvm.frontend.onnx.dims import (
-    ONE,
     PAST,
     SEQ,
     TOTAL,
-    Binding,
     Dim,
     is_merged,
     row_axes,
@@ -23,10 +21,12 @@ from mllm_tvm.frontend.onnx.dims import (
     text,
     token_axis,
 )
+from mllm_tvm.frontend.onnx.emit_ops import EMITTERS
 from mllm_tvm.frontend.onnx.importer import Importer
 from mllm_tvm.frontend.onnx.names import Names
 from mllm_tvm.frontend.onnx.parameters import Parameter
-from mllm_tvm.frontend.onnx.tensor import Tensor, scalar, source
+from mllm_tvm.frontend.onnx.tables import position_table
+from mllm_tvm.frontend.onnx.tensor import Tensor, scalar
 
 
 class Emitter:
@@ -42,7 +42,7 @@ class Emitter:
         self.logits = logits
         self.block = relax.BlockBuilder()
         self.seq, self.past = tirx.Var("seq", "int64"), tirx.Var("past", "int64")
-        self.input_ids = relax.Var("input_ids", relax.TensorType([self.seq], "int32"))
+        self.input_ids: relax.Var = relax.Var("input_ids", relax.TensorType([self.seq], "int32"))
         self.positions = relax.Var("positions", relax.TensorType([self.seq], "int32"))
         self.caches = [self._caches(i) for i in range(len(importer.layers))]
         self.appended: list[tuple[relax.Var, relax.Var]] = []
@@ -208,150 +208,3 @@ def _reads(x: Tensor) -> list[Tensor]:
         return list(x.inputs)
     # Appends are emitted with the attention that reads them.
     return [y.inputs[1] if y.op == "append" else y for y in x.inputs]
-
-
-def position_table(importer: Importer, x: Tensor, axis: int) -> np.ndarray:
-    """Float32 [max_positions, ...]: the rows of a ``table`` for all positions.
-
-    Raises:
-        ModelError: a row depends on more than its token's position.
-    """
-
-    def rows(binding: Binding, keep: bool) -> np.ndarray:
-        array = np.moveaxis(importer.evaluator.value(str(x.attrs["name"]), binding, keep), axis, 0)
-        array = np.concatenate([array] * x.attrs.get("repeat", 1), axis=-1)
-        static = [dim.const for i, dim in enumerate(x.dims) if i != axis and dim != ONE]
-        return np.asarray(array.reshape([binding.seq, *static]), np.float32)
-
-    table = rows(Binding(importer.max_positions, 0), keep=False)
-    for probe in importer.probes:
-        if probe.past + probe.seq > importer.max_positions:
-            continue
-        if not np.array_equal(rows(probe, keep=True), table[probe.past : probe.past + probe.seq]):
-            raise ModelError(
-                f"{importer.file.path}: value {x.attrs['name']} depends on more than the tokens' positions: "
-                "such position embeddings are not supported"
-            )
-    return table
-
-
-Emit = Callable[[Emitter, Tensor], relax.Expr]
-
-
-def _unary(op: Callable[[relax.Expr], relax.Expr]) -> Emit:
-    return lambda e, x: e.emit(op(e.rows(x.inputs[0])))
-
-
-def _elementwise(op: Callable[..., relax.Expr]) -> Emit:
-    return lambda e, x: e.emit(op(*(e.aligned(operand, x) for operand in x.inputs)))
-
-
-def _embedding(e: Emitter, x: Tensor) -> relax.Expr:
-    table = e.weight(x.inputs[0], keep_float16=True)
-    rows = e.emit(relax.op.take(table, e.input_ids, axis=0, mode="clip"))
-    return e.emit(relax.op.astype(rows, "float32"))
-
-
-def _linear(e: Emitter, x: Tensor) -> relax.Expr:
-    weight = e.weight(x.inputs[1])
-    e.linears[weight.name] = str(e.importer.stored_dtype(x.inputs[1]))
-    return e.emit(relax.op.matmul(e.rows(x.inputs[0]), weight))
-
-
-def _reciprocal(e: Emitter, x: Tensor) -> relax.Expr:
-    return e.emit(relax.op.divide(relax.const(1.0, "float32"), e.rows(x.inputs[0])))
-
-
-def _reshape(e: Emitter, x: Tensor) -> relax.Expr:
-    # Attention's own layout, [1, seq, heads, head_dim], is reshaped but once.
-    y = x.inputs[0]
-    rows = e.values[y] if y.op == "attention" else e.rows(y)
-    return e.emit(relax.op.reshape(rows, e.extents(row_dims(x.dims))))
-
-
-def _expand(e: Emitter, x: Tensor) -> relax.Expr:
-    return e.emit(relax.op.broadcast_to(e.aligned(x.inputs[0], x), e.extents(row_dims(x.dims))))
-
-
-def _slice(e: Emitter, x: Tensor) -> relax.Expr:
-    attrs = x.attrs
-    steps = None if attrs["step"] == 1 else [attrs["step"]]
-    rows = e.rows(x.inputs[0])
-    part = e.emit(relax.op.strided_slice(rows, [attrs["axis"]], [attrs["start"]], [attrs["stop"]], steps))
-    # An axis of one element is left out of the layout.
-    removed = len(row_dims(x.dims)) < len(row_dims(x.inputs[0].dims))
-    return e.emit(relax.op.squeeze(part, [attrs["axis"]])) if removed else part
-
-
-def _concat(e: Emitter, x: Tensor) -> relax.Expr:
-    parts = [e.aligned(part, x) for part in x.inputs]
-    return e.emit(relax.op.concat(parts, axis=row_axes(x.dims).index(x.attrs["axis"])))
-
-
-def _mean(e: Emitter, x: Tensor) -> relax.Expr:
-    source_axes = row_axes(x.inputs[0].dims)
-    axes = [source_axes.index(axis) for axis in x.attrs["axes"] if axis in source_axes]
-    return e.emit(relax.op.mean(e.rows(x.inputs[0]), axes, keepdims=False))
-
-
-def _norm_weight(e: Emitter, x: Tensor, weight: Tensor | None, fill: float) -> relax.Expr:
-    size = x.dims[-1].const
-    if weight is not None:
-        return e.weight(weight, [size])
-    name = f"{'ones' if fill else 'zeros'}.{size}"
-    return e.parameter(name, Parameter((size,), "float32", lambda: np.full(size, fill, np.float32)))
-
-
-def _rms_norm(e: Emitter, x: Tensor) -> relax.Expr:
-    weight = _norm_weight(e, x, x.inputs[1] if len(x.inputs) > 1 else None, 1.0)
-    rows = e.rows(x.inputs[0])
-    return e.emit(relax.op.nn.rms_norm(rows, weight, axes=[-1], epsilon=x.attrs["epsilon"]))
-
-
-def _layer_norm(e: Emitter, x: Tensor) -> relax.Expr:
-    weight = _norm_weight(e, x, x.inputs[1] if len(x.inputs) > 1 else None, 1.0)
-    bias = _norm_weight(e, x, x.inputs[2] if len(x.inputs) > 2 else None, 0.0)
-    rows = e.rows(x.inputs[0])
-    return e.emit(relax.op.nn.layer_norm(rows, weight, bias, axes=[-1], epsilon=x.attrs["epsilon"]))
-
-
-def _attention(e: Emitter, x: Tensor) -> relax.Expr:
-    info = e.importer.layers[x.attrs["layer"]]
-    query, key, value = x.inputs
-    q = e.heads(query, info.heads, info.head_dim)
-    k, v = e.append(x.attrs["layer"], (key, value))
-    q, k, v = (e.emit(relax.op.expand_dims(y, [0])) for y in (q, k, v))
-    usual = math.isclose(x.attrs["scale"], info.head_dim**-0.5, rel_tol=1e-5)
-    scale = None if usual else tirx.FloatImm("float32", x.attrs["scale"])
-    window = x.attrs["window"]
-    return e.emit(relax.op.nn.attention(q, k, v, scale=scale, causal_mask="BottomRight", window_size=window))
-
-
-EMITTERS: dict[str, Emit] = {
-    **{
-        op: _elementwise(getattr(relax.op, op))
-        for op in ("add", "divide", "maximum", "minimum", "multiply", "power", "subtract")
-    },
-    **{
-        op: _unary(getattr(relax.op, op))
-        for op in ("abs", "erf", "exp", "negative", "sigmoid", "sqrt", "tanh")
-    },
-    **{op: _unary(getattr(relax.op.nn, op)) for op in ("gelu", "gelu_tanh", "relu", "silu")},
-    "attention": _attention,
-    "concat": _concat,
-    "embedding": _embedding,
-    "expand": _expand,
-    "input_ids": lambda e, x: e.input_ids,
-    "layer_norm": _layer_norm,
-    "linear": _linear,
-    "mean": _mean,
-    "normalized": _rms_norm,
-    "permute": lambda e, x: e.emit(relax.op.permute_dims(e.rows(x.inputs[0]), x.attrs["order"])),
-    "reciprocal": _reciprocal,
-    "reshape": _reshape,
-    "rms_norm": _rms_norm,
-    "slice": _slice,
-    "standardized": _layer_norm,
-    "view": lambda e, x: e.rows(source(x)),
-}
-"""Operation -> how it is emitted."""

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
-import onnx
 
 from mllm_tvm.frontend.onnx import norms
 from mllm_tvm.frontend.onnx.attention import Masks, Scores
-from mllm_tvm.frontend.onnx.dims import ONE, SEQ, TOTAL, Dim, text
-from mllm_tvm.frontend.onnx.importer import POSITIONS, Importer, Node, Rule
+from mllm_tvm.frontend.onnx.dims import TOTAL, Dim, text
+from mllm_tvm.frontend.onnx.importer import POSITIONS, Importer
+from mllm_tvm.frontend.onnx.node import Node, Rule
+from mllm_tvm.frontend.onnx.rotate import read_rotary
 from mllm_tvm.frontend.onnx.tensor import (
     Tensor,
     UnsupportedError,
@@ -21,71 +21,10 @@ from mllm_tvm.frontend.onnx.tensor import (
     elementwise,
     reshape,
     transpose,
-    view,
 )
 
 _TO_HEADS = (0, 2, 1, 3)
 _SKIP_NORM_EPSILON = 1e-12
-
-
-@dataclass(frozen=True)
-class Rotary:
-    """How to rotate heads: cosines and sines of the new tokens, [1, seq, channels / 2], and the pairing."""
-
-    cos: Tensor
-    sin: Tensor
-    interleaved: bool
-
-    def rotate(self, x: Tensor) -> Tensor:
-        """``x [1, seq, heads, head_dim]`` with its first channels rotated by the tokens' positions."""
-        width = 2 * self.cos.dims[-1].const
-        size = x.dims[-1].const
-        if width > size or self.cos.dims != self.sin.dims:
-            raise UnsupportedError(
-                f"rotates heads of {size} by tables {text(self.cos.dims)}: expected {size // 2}"
-            )
-        rotated = cut(x, 3, 0, width)
-        rotated = self._interleaved(rotated) if self.interleaved else self._halves(rotated)
-        return rotated if width == size else concat([rotated, cut(x, 3, width, size)], 3)
-
-    def _halves(self, x: Tensor) -> Tensor:
-        half = self.cos.dims[-1].const
-        swapped = concat([elementwise("negative", cut(x, 3, half, 2 * half)), cut(x, 3, 0, half)], 3)
-        straight = elementwise("multiply", x, _each_head(self.cos, 2))
-        return elementwise("add", straight, elementwise("multiply", swapped, _each_head(self.sin, 2)))
-
-    def _interleaved(self, x: Tensor) -> Tensor:
-        pairs = reshape(x, (*x.dims[:3], self.cos.dims[-1], Dim(const=2)))
-        even, odd = (view(cut(pairs, 4, i, i + 1), pairs.dims[:4]) for i in (0, 1))
-        cos, sin = _each_head(self.cos, 1), _each_head(self.sin, 1)
-        real = elementwise("subtract", elementwise("multiply", even, cos), elementwise("multiply", odd, sin))
-        imaginary = elementwise("add", elementwise("multiply", even, sin), elementwise("multiply", odd, cos))
-        joined = concat([view(part, (*part.dims, ONE)) for part in (real, imaginary)], 4)
-        return reshape(joined, x.dims)
-
-
-def _each_head(table: Tensor, repeat: int) -> Tensor:
-    """A table [1, seq, n] as [1, seq, 1, repeat * n], its columns repeated."""
-    channels = Dim(const=repeat * table.dims[2].const)
-    return Tensor("table", (), (ONE, SEQ, ONE, channels), {**table.attrs, "repeat": repeat})
-
-
-def _rotary(importer: Importer, cos: str, sin: str, positions: str | None, interleaved: bool) -> Rotary:
-    """Args: names of the tables, [positions, n], and of the tokens' rows; None if the tables are rows."""
-    tables = [importer.operand(_rows(importer, name, positions)) for name in (cos, sin)]
-    for table in tables:
-        if table.op != "table" or len(table.dims) != 3 or table.dims[:2] != (ONE, SEQ):
-            raise UnsupportedError(f"rotates by {text(table.dims)}: expected rows of a table, [1, seq, n]")
-    return Rotary(tables[0], tables[1], interleaved)
-
-
-def _rows(importer: Importer, table: str, positions: str | None) -> str:
-    if positions is None:
-        return table
-    name = f"{table}[{positions}]"
-    if name not in importer.evaluator.producers:
-        importer.evaluator.add(onnx.helper.make_node("Gather", [table, positions], [name]))
-    return name
 
 
 def _split_heads(x: Tensor, heads: int) -> Tensor:
@@ -107,7 +46,7 @@ def _rotary_embedding(importer: Importer, node: Node) -> Tensor:
         raise UnsupportedError("expected tables of cosines and sines")
     if microsoft and positions is not None:
         positions = _checked_positions(importer, positions)
-    rotary = _rotary(importer, cos, sin, positions, bool(node.attrs.get("interleaved")))
+    rotary = read_rotary(importer, cos, sin, positions, bool(node.attrs.get("interleaved")))
     x = node.operand(0)
     if len(x.dims) == 4:
         return transpose(rotary.rotate(transpose(x, _TO_HEADS)), _TO_HEADS)
@@ -146,7 +85,7 @@ def _group_query_attention(importer: Importer, node: Node) -> Sequence[Tensor]:
         if cos is None or sin is None:
             raise UnsupportedError("do_rotary is 1: expected tables of cosines and sines (inputs 7 and 8)")
         positions = node.name(9) or POSITIONS
-        rotary = _rotary(importer, cos, sin, positions, bool(node.attrs.get("rotary_interleaved")))
+        rotary = read_rotary(importer, cos, sin, positions, bool(node.attrs.get("rotary_interleaved")))
         query, key = rotary.rotate(query), rotary.rotate(key)
     past = [node.operand(slot) if node.has(slot) else None for slot in (3, 4)]
     keys, values = _append(past[0], key), _append(past[1], value)

@@ -7,7 +7,7 @@ error that names the node.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,9 +26,9 @@ from mllm_tvm.frontend.onnx.dims import (
 )
 from mllm_tvm.frontend.onnx.evaluate import Evaluator, describe
 from mllm_tvm.frontend.onnx.file import DOMAINS, OnnxFile
-from mllm_tvm.frontend.onnx.numpy_ops import attributes
+from mllm_tvm.frontend.onnx.node import Node, Rule
 from mllm_tvm.frontend.onnx.roles import Input, Role, caches
-from mllm_tvm.frontend.onnx.tensor import Tensor, UnsupportedError, source
+from mllm_tvm.frontend.onnx.tensor import Tensor, UnsupportedError
 
 LONGEST_SQUARE_MASK = 512
 """A graph without caches computes masks of [seq, seq]: the longest one that is computed to check it."""
@@ -65,7 +65,7 @@ class Importer:
     layers: list[Layer] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        positions = Input(POSITIONS, Role.POSITIONS, (tensor.ONE, _SEQ), onnx.TensorProto.INT64)
+        positions = Input(POSITIONS, Role.POSITIONS, (tensor.ONE, tensor.Dim(seq=1)), onnx.TensorProto.INT64)
         self.evaluator = Evaluator(self.file, {**self.inputs, POSITIONS: positions}, self._dims)
         self.has_caches = bool(caches(self.inputs))
         self.probes = CACHED_PROBES if self.has_caches else UNCACHED_PROBES
@@ -228,69 +228,3 @@ class Importer:
                 "expected Concat(past, new) for every layer; a past input is missing or used differently"
             )
         return None
-
-
-@dataclass(frozen=True)
-class Node:
-    """What a rule sees of a node."""
-
-    proto: onnx.NodeProto
-    importer: Importer
-
-    @property
-    def attrs(self) -> dict[str, Any]:
-        return attributes(self.proto)
-
-    def has(self, slot: int) -> bool:
-        """Whether an optional input is there."""
-        return slot < len(self.proto.input) and bool(self.proto.input[slot])
-
-    def name(self, slot: int) -> str | None:
-        """The name of an optional input."""
-        return self.proto.input[slot] if self.has(slot) else None
-
-    def operand(self, slot: int) -> Tensor:
-        return self.importer.operand(self.proto.input[slot])
-
-    def static(self, slot: int) -> np.ndarray | None:
-        """An optional input that must not depend on lengths."""
-        return self.importer.static(self.proto.input[slot]) if self.has(slot) else None
-
-    def probe(self, slot: int) -> list[np.ndarray | None]:
-        """An optional input at each probe."""
-        if not self.has(slot):
-            return [None] * len(self.importer.probes)
-        return list(self.importer.probe(self.proto.input[slot]))
-
-    def number(self, name: str, default: float) -> float:
-        """An optional attribute that is a number."""
-        value = self.attrs.get(name, default)
-        if not isinstance(value, (int, float)):
-            raise UnsupportedError(f"attribute {name}: expected a number, found {value!r}")
-        return float(value)
-
-    def expect(self, **values: object) -> None:
-        """Raises UnsupportedError when an attribute is given and has another value."""
-        attrs = self.attrs
-        for name, value in values.items():
-            if attrs.get(name, value) != value:
-                raise UnsupportedError(f"attribute {name}: expected {value}, found {attrs[name]}")
-
-    def refuse_inputs(self, first: int) -> None:
-        """Raises UnsupportedError when one of the inputs from ``first`` on is given."""
-        for slot in range(first, len(self.proto.input)):
-            if self.has(slot):
-                raise UnsupportedError(f"input {slot} ({self.proto.input[slot]}) is not supported")
-
-
-Rule = Callable[[Importer, Node], Tensor | Sequence[Tensor | None]]
-_SEQ = tensor.Dim(seq=1)
-
-
-def embedding(table: Tensor, ids: Tensor) -> Tensor:
-    """Rows of a constant table for the token ids."""
-    if table.op != "const" or len(table.dims) != 2 or source(ids).op != "input_ids":
-        raise UnsupportedError(
-            "picks values by an activation: expected rows of a constant table, by token ids"
-        )
-    return Tensor("embedding", (table, source(ids)), (*ids.dims, table.dims[1]))

@@ -6,7 +6,8 @@ import numpy as np
 
 from mllm_tvm.frontend.onnx import attention, norms
 from mllm_tvm.frontend.onnx.dims import ONE, Dim, Dims, fit, text
-from mllm_tvm.frontend.onnx.importer import Importer, Node, Rule, embedding
+from mllm_tvm.frontend.onnx.importer import Importer
+from mllm_tvm.frontend.onnx.node import Node, Rule
 from mllm_tvm.frontend.onnx.numpy_ops import axes_of, reshape_target, slices, split_sizes
 from mllm_tvm.frontend.onnx.tensor import (
     Tensor,
@@ -37,6 +38,15 @@ _ELEMENTWISE = {
     "Sub": "subtract",
     "Tanh": "tanh",
 }
+
+
+def _embedding(table: Tensor, ids: Tensor) -> Tensor:
+    """Rows of a constant table for the token ids."""
+    if table.op != "const" or len(table.dims) != 2 or source(ids).op != "input_ids":
+        raise UnsupportedError(
+            "picks values by an activation: expected rows of a constant table, by token ids"
+        )
+    return Tensor("embedding", (table, source(ids)), (*ids.dims, table.dims[1]))
 
 
 def _elementwise(op: str) -> Rule:
@@ -102,7 +112,7 @@ def _gemm(importer: Importer, node: Node) -> Tensor:
 def _gather(importer: Importer, node: Node) -> Tensor:
     x, indices = node.operand(0), node.operand(1)
     if x.op == "const" and node.attrs.get("axis", 0) == 0:
-        return embedding(x, indices)
+        return _embedding(x, indices)
     axis = node.attrs.get("axis", 0) % len(x.dims)
     if not x.dims[axis].is_static:
         raise UnsupportedError(
