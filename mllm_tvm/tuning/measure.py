@@ -1,4 +1,4 @@
-"""Builder and runner of tuning: candidates become kernels of one device server, and their cost is counted.
+"""Runner of tuning: the cost of candidates is counted on devices.
 
 Cost is time in packets of one context at one packet a cycle: the larger of the packets and the memory traffic
 at the target's bandwidth, plus a small part of the smaller so that ties go to the cheaper kernel. Counts are
@@ -7,96 +7,27 @@ deterministic, so each candidate runs once, on small data, and its result is com
 
 from __future__ import annotations
 
-import itertools
-import json
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import astuple
-from pathlib import Path
-from typing import NamedTuple
 
 from tvm.ir.utils import derived_object
-from tvm.s_tir import Schedule
 from tvm.s_tir import meta_schedule as ms
 
 from mllm_tvm.tuning.bench import Bench, OpenSession, ReferenceCase
-from mllm_tvm.tuning.workload import Shape, shape_of, tiling_of
-from targets.errors import DeviceError, ToolchainError
-from targets.hexagon.codegen import build_object
-from targets.hexagon.linear import linear_w8a8
+from mllm_tvm.tuning.builder import Candidate
+from mllm_tvm.tuning.workload import Shape
+from targets.errors import DeviceError
 from targets.hexagon.target import HexagonTarget
 from targets.hexagon.tiling import Tiling, rule_tiling, traffic
-from targets.hexagon.toolchain import link_server
 
 TIE_BREAK = 1 / 64
 PACKETS_PER_SECOND = 1e9
-
-
-class Candidate(NamedTuple):
-    """A kernel of a server: what an artifact path says."""
-
-    server: Path
-    kernel: str
-    shape: Shape
-    tiling: Tiling
-
-    def encode(self) -> str:
-        """As a string, which is all MetaSchedule passes from builder to runner."""
-        return json.dumps([str(self.server), self.kernel, self.shape, astuple(self.tiling)])
-
-    @classmethod
-    def decode(cls, text: str) -> Candidate:
-        """The inverse of ``encode``."""
-        server, kernel, shape, tiling = json.loads(text)
-        return cls(Path(server), kernel, Shape(*shape), Tiling(*tiling))
 
 
 def cost_packets(shape: Shape, tiling: Tiling, packets: float, target: HexagonTarget) -> float:
     """Time of one call in packets of one context, with the memory traffic."""
     moving = traffic(*shape, tiling).memory / target.bytes_per_packet
     return max(packets, moving) + TIE_BREAK * min(packets, moving)
-
-
-@derived_object
-class HexagonBuilder(ms.builder.PyBuilder):
-    """Compiles each candidate, and links those that compile into one device server."""
-
-    def __init__(self, target: HexagonTarget, folder: Path) -> None:
-        super().__init__()
-        self.target = target
-        self.folder = folder
-        self.batches = itertools.count()
-
-    def build(self, build_inputs: list[ms.builder.BuilderInput]) -> list[ms.builder.BuilderResult]:
-        """A server for the batch; a candidate that does not compile has an error instead of an artifact."""
-        folder = self.folder / f"batch{next(self.batches)}"
-        folder.mkdir()
-        schedules = [Schedule(entry.mod) for entry in build_inputs]
-        candidates = [
-            Candidate(folder / "server", f"candidate{i}", shape_of(sch.mod), tiling_of(sch))
-            for i, sch in enumerate(schedules)
-        ]
-        errors = [self._compile(candidate) for candidate in candidates]
-        objects = [_object(c) for c, error in zip(candidates, errors, strict=True) if error is None]
-        if objects:
-            link_server(objects, "qemu", folder / "server")
-        return [_build_result(c, error) for c, error in zip(candidates, errors, strict=True)]
-
-    def _compile(self, candidate: Candidate) -> str | None:
-        kernel = linear_w8a8(*candidate.shape, hvx=True, name=candidate.kernel, tiling=candidate.tiling)
-        try:
-            build_object({candidate.kernel: kernel}, self.target.llvm_target(), _object(candidate))
-        except ToolchainError as error:
-            return str(error)
-        return None
-
-
-def _object(candidate: Candidate) -> Path:
-    return candidate.server.parent / f"{candidate.kernel}.o"
-
-
-def _build_result(candidate: Candidate, error: str | None) -> ms.builder.BuilderResult:
-    return ms.builder.BuilderResult(candidate.encode() if error is None else None, error)
 
 
 @derived_object

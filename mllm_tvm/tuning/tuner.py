@@ -12,14 +12,11 @@ from pathlib import Path
 from tvm.ir.utils import derived_object
 from tvm.s_tir import meta_schedule as ms
 
+from mllm_tvm.tuning.bench import OpenSession
+from mllm_tvm.tuning.builder import HexagonBuilder
 from mllm_tvm.tuning.errors import TuningError
 from mllm_tvm.tuning.log import TuningLog
-from mllm_tvm.tuning.measure import (
-    PACKETS_PER_SECOND,
-    DeviceRunner,
-    HexagonBuilder,
-    OpenSession,
-)
+from mllm_tvm.tuning.measure import PACKETS_PER_SECOND, DeviceRunner
 from mllm_tvm.tuning.search import cost_model, tune_context
 from mllm_tvm.tuning.workload import Shape, canonical, rule_schedule
 from targets.errors import DeviceError
@@ -32,12 +29,18 @@ _LOGGER = "mllm_tvm.tuning.meta_schedule"
 
 @dataclass(frozen=True)
 class TuneSettings:
-    """``trials`` finished trials a shape, ``batch`` of them built at once, on ``devices`` at a time."""
+    """``trials`` finished trials a shape, in batches of ``batch``.
+
+    As many candidates as there are ``devices`` are compiled at a time, and measured at a time.
+    ``start_from_rule``: the first trial of a shape is the rule's tiling, so that a tuned kernel is never
+    slower than an untuned one.
+    """
 
     trials: int = 64
     batch: int = 16
     devices: int = 2
     seed: int = 1
+    start_from_rule: bool = True
 
     def __post_init__(self) -> None:
         if min(self.trials, self.batch, self.devices) < 1:
@@ -87,11 +90,13 @@ def tune(
         fit_vtcm(*shape, rule_tiling(*shape), target.vtcm_bytes)
     with log.tuning() as database, tempfile.TemporaryDirectory(prefix="mllm-tune-") as folder:
         runner = DeviceRunner(target, open_session, settings.devices)
+        builder = HexagonBuilder(target, Path(folder), settings.devices)
         try:
-            parts = _Parts(database, HexagonBuilder(target, Path(folder)), runner, cost_model(_WARMUP_TRIALS))
+            parts = _Parts(database, builder, runner, cost_model(_WARMUP_TRIALS))
             for shape in dict.fromkeys(map(canonical, shapes)):
                 _tune_shape(shape, target, log, parts, settings, report)
         finally:
+            builder.close()
             runner.close()
 
 
@@ -119,7 +124,7 @@ def _tune_shape(
         return
     _learn(parts.model, context, records)
     try:
-        if not records:
+        if settings.start_from_rule and not records:
             keep.measure_rule(context)
         _search(context, parts, keep, settings, log.folder)
     except Exception:
@@ -192,7 +197,7 @@ class _KeepFinished(ms.measure_callback.PyMeasureCallback):
             raise self.parts.runner.lost
 
     def measure_rule(self, context: ms.TuneContext) -> None:
-        """The first trial is the rule's tiling: what is tuned is never slower than what is not."""
+        """Measures the rule's tiling."""
         sch = rule_schedule(self.shape)
         arguments = ms.arg_info.ArgInfo.from_entry_func(sch.mod, remove_preproc=False)
         (built,) = self.parts.builder.build([ms.builder.BuilderInput(sch.mod, context.target)])
