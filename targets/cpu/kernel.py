@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from tvm import tirx
+from tvm.script import tirx as T  # noqa: N812
 
 # Set on a PrimFunc whose loops are final.
 IS_SCHEDULED = "tirx.is_scheduled"
@@ -36,3 +41,34 @@ def column_panels(columns: int, widest: int) -> Iterator[tuple[int, int, int]]:
         if panels:
             yield start, panels, width
         start, width = start + panels * width, width // 2
+
+
+@dataclass(frozen=True)
+class RegisterSum:
+    """A vector of float32 sums that LLVM keeps in registers: number ``index`` of a tile's."""
+
+    index: int
+    buffer: tirx.Var
+    start: int
+
+    def __getitem__(self, lane: tirx.Expr) -> tirx.Expr:
+        return self.buffer[self.start + lane]
+
+    def store(self, value: tirx.Expr, lane: tirx.Expr) -> None:
+        """Emit the new value of a lane."""
+        T.buffer_store(self.buffer, value, [self.start + lane])
+
+
+def register_sums(count: int, lanes: int) -> list[RegisterSum]:
+    """Emit the buffers of ``count`` vectors of ``lanes`` sums."""
+    return [
+        RegisterSum(first + i, buffer, i * lanes)
+        for first, size in register_groups(count, lanes)
+        for buffer in [T.alloc_buffer((size * lanes,), "float32")]
+        for i in range(size)
+    ]
+
+
+def vector(lanes: int) -> AbstractContextManager[tirx.Var]:
+    """A loop over the lanes of a vector."""
+    return T.vectorized(T.int64(lanes))

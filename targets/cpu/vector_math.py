@@ -16,6 +16,10 @@ _LN2_HIGH = 0.693359375
 _LN2_LOW = math.log(2.0) - _LN2_HIGH
 # Below the first, exp is 0 in float32; above the second it is infinite.
 _EXP_LOW, _EXP_HIGH = -104.0, 89.0
+# Above this, e^x and the power of two next to it are normal float32 numbers.
+_EXP_LOWEST_NORMAL = -86.0
+# 1.5 * 2^23: a sum with it has no fractional bits, so adding it rounds to the nearest integer.
+_ROUND_BY_ADDING = 12582912.0
 # tanh is 1 in float32 beyond this.
 _TANH_LIMIT = 9.1
 # Abramowitz and Stegun 7.1.26: erf within 1.5e-7.
@@ -89,6 +93,29 @@ def exp(x: tirx.Expr) -> tirx.Expr:
         return _let("exponent", tirx.Cast("int32", n), factors)
 
     return _let("x", _clamp(x, _EXP_LOW, _EXP_HIGH), lambda x: _reduced(x, scaled))
+
+
+def exp_of_nonpositive(x: tirx.Expr) -> tirx.Expr:
+    """e^x for x <= 0 at three quarters of the cost of ``exp``: 0 below -86, NaN of NaN."""
+    shift = _const(_ROUND_BY_ADDING)
+
+    def scaled(x: tirx.Expr, raised: tirx.Expr, shifted: tirx.Expr) -> tirx.Expr:
+        n = shifted - shift
+        r = fma(n, _const(-_LN2_LOW), fma(n, _const(-_LN2_HIGH), raised))
+        # The low bits of the shifted number are those of n; what is above them is shifted out.
+        power = tirx.reinterpret(_F32, (tirx.reinterpret("int32", shifted) << 23) + (127 << 23))
+        series = _let("r", r, lambda r: _horner(r, tuple(1.0 / math.factorial(i) for i in range(8))))
+        return tirx.Select(x < _const(_EXP_LOWEST_NORMAL), _const(0.0), series * power)
+
+    def with_shifted(x: tirx.Expr, raised: tirx.Expr) -> tirx.Expr:
+        shifted = fma(raised, _const(1.0 / math.log(2.0)), shift)
+        return _let("shifted", shifted, lambda shifted: scaled(x, raised, shifted))
+
+    def with_raised(x: tirx.Expr) -> tirx.Expr:
+        low = _const(_EXP_LOWEST_NORMAL)
+        return _let("raised", tirx.Select(x < low, low, x), lambda raised: with_shifted(x, raised))
+
+    return _let("x", x, with_raised)
 
 
 def sigmoid(x: tirx.Expr) -> tirx.Expr:

@@ -75,25 +75,27 @@ def _linear_int8(rows: int, k: int, n: int) -> Case:
     )  # fmt: skip
 
 
-def _attention(queries: int, keys: int, heads: int, head_dim: int) -> Case:
+def _attention(queries: int, keys: int, heads: int, kv_heads: int, head_dim: int) -> Case:
+    """Causal; the queries are the last ones. The peers get a layout by head, and a mask."""
     rng = np.random.default_rng(0)
     q = rng.standard_normal((1, queries, heads, head_dim), np.float32)
-    k, v = (rng.standard_normal((1, keys, heads, head_dim), np.float32) for _ in range(2))
-    shapes = (
-        ((1, "s", heads, head_dim), "float32"),
-        ((1, "t", heads, head_dim), "float32"),
-        ((1, "t", heads, head_dim), "float32"),
-    )
+    k, v = (rng.standard_normal((1, keys, kv_heads, head_dim), np.float32) for _ in range(2))
     function = Function(
-        shapes,
-        lambda _, a, b, c: relax.op.nn.attention(a, b, c, causal_mask="BottomRight" if keys > 1 else None),
+        tuple(
+            ((1, length, count, head_dim), "float32")
+            for length, count in (("s", heads), ("t", kv_heads), ("t", kv_heads))
+        ),
+        lambda _, a, b, c: relax.op.nn.attention(a, b, c, causal_mask="BottomRight"),
     )
     by_head = tuple(np.ascontiguousarray(a.transpose(0, 2, 1, 3)) for a in (q, k, v))
     mask = np.arange(keys)[None] <= np.arange(queries)[:, None] + keys - queries
     bias = np.where(mask, 0, -1e9).astype(np.float32)
+    square = queries == keys
     return Case(
-        f"attention {queries} queries {keys} keys {heads}x{head_dim}", function, (q, k, v),
-        lambda a, b, c, m: F.scaled_dot_product_attention(a, b, c, attn_mask=m), (*by_head, bias),
+        f"attention {queries} queries {keys} keys {heads}/{kv_heads}x{head_dim}", function, (q, k, v),
+        lambda a, b, c, m: F.scaled_dot_product_attention(
+            a, b, c, attn_mask=None if square else m, is_causal=square, enable_gqa=heads > kv_heads
+        ), (*by_head, bias),
         "Attention", {}, (*by_head, bias), (1, heads, queries, head_dim),
     )  # fmt: skip
 
@@ -126,6 +128,13 @@ def _layer_norm(rows: int, width: int) -> Case:
     )  # fmt: skip
 
 
+def _attentions(heads: int) -> Iterator[Case]:
+    for queries in (256, 64, 16, 1):
+        for keys in (256, 1024, 2048):
+            yield _attention(queries, keys, heads, heads, 128)
+        yield _attention(queries, 1024, 2 * heads, max(1, heads // 2), 64)
+
+
 def cases(size: int) -> list[Case]:
     """The shapes of a model of hidden size ``size``: prefill chunks and decode."""
     return [
@@ -135,8 +144,7 @@ def cases(size: int) -> list[Case]:
         _linear_int8(256, size, size),
         _linear_int8(64, size, size),
         _linear_int8(1, size, size),
-        _attention(256, 1024, size // 128, 128),
-        _attention(1, 1024, size // 128, 128),
+        *_attentions(size // 128),
         _rms_norm(256, size),
         _layer_norm(256, size),
     ]

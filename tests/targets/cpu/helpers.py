@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import tvm
 from tvm import relax, tirx
 
-from targets.cpu.build import build
+from targets.cpu.build import build, compile_options
 from targets.cpu.target import cpu_target
+from targets.cpu.threads import configure_threads
 
 Array = np.ndarray
 # A dimension is an extent or the name of a symbolic one.
@@ -64,7 +66,8 @@ class Kernel:
 
     def __init__(self, func: tirx.PrimFunc, mcpu: str | None = None):
         mod = tvm.IRModule({"kernel": func.with_attr("global_symbol", "kernel")})
-        self.library = tvm.compile(mod, target=cpu_target(mcpu))
+        with compile_options():
+            self.library = tvm.compile(mod, target=cpu_target(mcpu))
 
     def __call__(self, *inputs: Array | tvm.runtime.Tensor, out: Array) -> Array:
         tensors = [
@@ -92,3 +95,14 @@ def assert_rows_are_independent(compute: Callable[[Array], Array], x: Array, siz
     for size in sizes:
         blocks = [compute(x[start : start + size]) for start in range(0, len(x), size)]
         np.testing.assert_array_equal(np.concatenate(blocks), whole, err_msg=f"blocks of {size} rows")
+
+
+def with_threads(count: int, call: Callable[[], Array]) -> Array:
+    """The result of ``call`` on a new thread, whose kernels use ``count`` threads."""
+
+    def configured() -> Array:
+        configure_threads(count)
+        return call()
+
+    with ThreadPoolExecutor(1) as executor:
+        return executor.submit(configured).result()

@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from tvm import relax
+from tvm import relax, te, tirx
 from tvm.relax import op
 
-from tests.targets.cpu.helpers import Array, Function, module, run, virtual_machine
+from targets.cpu import vector_math
+from tests.targets.cpu.helpers import Array, Function, Kernel, module, run, virtual_machine
 
 FUNCTIONS = {"exp": op.exp, "sigmoid": op.sigmoid, "tanh": op.tanh, "erf": op.erf, "gelu": op.nn.gelu}
 X = ((("seq", 64), "float32"),)
@@ -64,6 +65,19 @@ def test_erf_is_accurate(evaluate: Callable[[str, Array], Array]) -> None:
     x = sweep(-6.0, 6.0)
     expected = np.vectorize(math.erf)(x.astype(np.float64))
     assert np.abs(evaluate("erf", x) - expected).max() < 6e-7
+
+
+def test_exp_of_nonpositive() -> None:
+    def exps() -> tirx.PrimFunc:
+        x = te.placeholder((len(values),), name="x")
+        y = te.compute(x.shape, lambda i: vector_math.exp_of_nonpositive(x(i)))
+        return te.create_prim_func([x, y])
+
+    values = np.append(sweep(-86.0, 0.0), [-86.01, -88.0, -2e38, -np.inf, np.nan]).astype(np.float32)
+    result = Kernel(exps())(values, out=np.zeros_like(values))
+    assert relative_error(np.exp(values[:-5].astype(np.float64)), result[:-5]) < 2e-7
+    assert result[-6] == 1.0
+    np.testing.assert_array_equal(result[-5:], [0, 0, 0, 0, np.nan])
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
