@@ -1,11 +1,13 @@
-"""A gated MLP whose three linears have no shadow path to one call of the kernel ``mllm.mlp_w8a8``.
+"""A gated MLP whose gate and up linear have no shadow path to one call of the kernel ``mllm.mlp_w8a8``.
 
     g, u = float32(matmul(xq, Wg)) * output_scale_g, float32(matmul(xq, Wu)) * output_scale_u
     hq = int8(clip(round(act(g) * u / s), -127, 127))
-    y = matmul(hq, Wd)                                   ->  mlp_w8a8(xq, Wg + Wu, ..., Wd)
+    y = float32(matmul(hq, Wd)) * output_scale_d + shadow_linear(residual, Wd, ...)
+                             ->  float32(mlp_w8a8(xq, Wg + Wu, ..., Wd)) * output_scale_d
 
-The kernel computes the activation in integers, so nothing in between needs the CPU. Float values in between
-that something else reads too, a shadow path above all, keep the MLP apart.
+The kernel computes the activation in integers, with 16 bits, so nothing in between needs the CPU: the down
+projection's shadow path, if it has one, becomes a part of the kernel. A float value in between that something
+else reads, such as a shadow path of gate or up, keeps the MLP apart.
 
 Runs after ``quantize_w8a8`` and ``CanonicalizeBindings`` (no value has two names), before ``lower_linear``.
 Added parameters: the packed weights, named as ``lower_linear`` names them; for weights G, U and D
@@ -23,7 +25,17 @@ from typing import NamedTuple
 import tvm
 from tvm import ir, relax
 
-from .graph import MLP_W8A8, bindings, kernel_call, op_name, operands, results, split_params, static_shape
+from .graph import (
+    MLP_W8A8,
+    SHADOW_LINEAR,
+    bindings,
+    kernel_call,
+    op_name,
+    operands,
+    results,
+    split_params,
+    static_shape,
+)
 from .lower_linear import JOIN, K_LANES, columns, is_integer_matmul, packed_parameter
 from .quantize_w8a8 import INPUT_SCALE, INT8, OUTPUT_SCALE
 
@@ -38,7 +50,7 @@ _FEWEST_CHANNELS = 128
 
 @tvm.transform.module_pass(opt_level=0, name="FuseMlp")
 class FuseMlp:
-    """Replaces every gated MLP of ``main`` that is without shadow paths by a kernel call."""
+    """Replaces every gated MLP of ``main`` without a shadow path at its entrance by a kernel call."""
 
     def transform_module(self, mod: ir.IRModule, _context: tvm.transform.PassContext) -> ir.IRModule:
         fused = mod.clone()
@@ -75,19 +87,43 @@ class _Matcher:
         self.parameters = set(split_params(function)[1])
         self.readers = Counter(leaf for b in found for leaf in operands(b.value))
         self.readers.update(results(function))
+        # Weight -> the result of its shadow path.
+        shadows = [b for b in found if op_name(b.value) == SHADOW_LINEAR]
+        self.shadows = {binding.value.args[1][1]: binding.var for binding in shadows}
 
     def mlp(self, call: relax.Expr) -> _Mlp | None:
         """The MLP whose down projection is ``call``."""
         if not self._is_linear(call):
             return None
         quantized, down = call.args
-        product = self._scaled(self._through(quantized, "astype", "clip", "round"), "divide", INPUT_SCALE)
+        product = self._rounded(quantized, down)
         factors = self._operands(product, "multiply")
         for gated, up in (factors, factors[::-1]) if factors else ():
             mlp = self._gated(gated, up, down)
             if mlp is not None and mlp.fits():
                 return mlp
         return None
+
+    def _rounded(self, quantized: relax.Expr, down: relax.Var) -> relax.Expr | None:
+        """What was scaled and rounded to ``quantized``, if only ``down`` reads any of it."""
+        reads = (3, 2, 2) if self._has_residual(quantized, down) else (1, 1, 1)
+        value = self._through(quantized, "astype")
+        for op, count in zip(("clip", "round"), reads, strict=False):
+            found = self._operands(value, op, count)
+            value = found[0] if found else None
+        return self._scaled(value, "divide", INPUT_SCALE, reads[-1])
+
+    def _has_residual(self, quantized: relax.Expr, down: relax.Var) -> bool:
+        """Whether what ``quantized`` leaves out is the input of the shadow path of ``down`` alone."""
+        if down not in self.shadows:
+            return False
+        residual = operands(self.values[self.shadows[down]])[0]
+        inside, _, excess = self._operands(residual, "where") or (None, None, None)
+        compared, left = self._operands(inside, "equal"), self._operands(excess, "subtract")
+        clipped = self._through(quantized, "astype")
+        if clipped is None or compared is None or left is None:
+            return False
+        return compared[1].same_as(clipped) and left[1].same_as(clipped)
 
     def _gated(self, gated: relax.Expr, up: relax.Expr, down: relax.Var) -> _Mlp | None:
         for activation in ACTIVATIONS:
@@ -100,14 +136,14 @@ class _Matcher:
     def _linear(self, value: relax.Expr | None) -> list[relax.Var] | None:
         """Input and weight of the linear that ``value`` is the float result of."""
         sums = self._through(self._scaled(value, "multiply", OUTPUT_SCALE), "astype")
-        call = self.values.get(sums) if self._read_once(sums) else None
+        call = self.values.get(sums) if self.readers[sums] == 1 else None
         if call is None or not self._is_linear(call):
             return None
         return list(call.args)
 
-    def _scaled(self, value: relax.Expr | None, op: str, suffix: str) -> relax.Expr | None:
+    def _scaled(self, value: relax.Expr | None, op: str, suffix: str, reads: int = 1) -> relax.Expr | None:
         """What was multiplied with, or divided by, a parameter whose name ends in ``suffix``."""
-        found = self._operands(value, op)
+        found = self._operands(value, op, reads)
         is_scaled = found is not None and found[1] in self.parameters and found[1].name.endswith(suffix)
         return found[0] if found is not None and is_scaled else None
 
@@ -121,15 +157,12 @@ class _Matcher:
             value = found[0] if found else None
         return value
 
-    def _operands(self, value: relax.Expr | None, op: str) -> list[relax.Expr] | None:
-        """The tensors that ``value`` was computed from by ``op``, if nothing else reads ``value``."""
+    def _operands(self, value: relax.Expr | None, op: str, reads: int = 1) -> list[relax.Expr] | None:
+        """The tensors that ``value`` was computed from by ``op``, if ``value`` is read so many times."""
         call = self.values.get(value)
-        if call is None or op_name(call) != f"relax.{op}" or not self._read_once(value):
+        if call is None or op_name(call) != f"relax.{op}" or self.readers[value] != reads:
             return None
         return operands(call)
-
-    def _read_once(self, value: relax.Expr) -> bool:
-        return self.readers[value] == 1
 
 
 @relax.expr_functor.mutator
@@ -139,6 +172,9 @@ class _Fuser(relax.PyExprMutator):
         self.function = function
         self.matcher = _Matcher(function)
         self.added: dict[str, relax.Var] = {}
+        mlps = [self.matcher.mlp(binding.value) for binding in bindings(function)]
+        # The shadow paths that become parts of kernels.
+        self.replaced = {self.matcher.shadows.get(mlp.down) for mlp in mlps if mlp is not None}
 
     def rewrite(self) -> relax.Function:
         inputs, parameters = split_params(self.function)
@@ -152,6 +188,8 @@ class _Fuser(relax.PyExprMutator):
         return relax.Function([*inputs, *kept], rewritten.body, rewritten.ret_ty, True, rewritten.attrs)
 
     def visit_call_(self, call: relax.Call) -> relax.Expr:
+        if op_name(call) == "relax.add" and call.args[1] in self.replaced:
+            return self.visit_expr(call.args[0])
         mlp = self.matcher.mlp(call)
         if mlp is None:
             return super().visit_call_(call)

@@ -1,14 +1,15 @@
 """The integer gated activation between the linears of an MLP: what it computes, in NumPy and as TIR.
 
-``h = clip(round(act(gate) * up / step), -128, 127)`` from the int32 sums of the gate and up projections, in
-32-bit fixed point, without calibration of its own: all formats follow from the linears' scales.
+``h = round(act(gate) * up / step)``, 16 bits, from the int32 sums of the gate and up projections, in 32-bit
+fixed point, without calibration of its own: all formats follow from the linears' scales. What int8 does not
+hold of ``h`` goes to a second byte (`targets.outliers`).
 
     multiply(a, b) = floor((a * b + 2 ** 30) / 2 ** 31)              (one fractional multiplication of HVX)
     g = multiply(gate << depth_shift, gate_multiplier)               gate value * 2 ** gate_bits
     u = multiply(up << depth_shift, up_multiplier)                   up value / step, in a format of its own
     c = curve(g), 0 to 32767                                         act(x) / x, piecewise linear over |x| < 8
     p = multiply((g * c + 2 ** 14) >> 15, clip(u) << up_shift)
-    h = clip((p + half) >> out_shift, -128, 127)
+    h = clip((p + half) >> out_shift, -32768, 32639)
 
 ``act(x) / x`` is a smooth step from 0 to 1 for SiLU and both GELUs, so a table of 128 segments of it is exact
 to 5e-4 everywhere, however large the values are.
@@ -25,6 +26,7 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T  # noqa: N812 (the name TVM uses everywhere)
 
 from targets.errors import TargetError
+from targets.outliers import LARGEST
 
 GROUP = 128
 """The fewest channels: kernels compute that many at a time."""
@@ -117,7 +119,7 @@ def _multiplier(scale: np.ndarray, shift: int) -> np.ndarray:
 
 
 def glu_reference(sums: np.ndarray, k: int, fmt: GluFormat, table: np.ndarray) -> np.ndarray:
-    """The result [rows, channels] int8 for ``sums`` [rows, 2 * columns] int32: gate, padding, up, padding."""
+    """``h`` [rows, channels] int16 for ``sums`` [rows, 2 * columns] int32: gate, padding, up, padding."""
     channels = fmt.multipliers.shape[1]
     shifted = sums.reshape(len(sums), 2, -1)[:, :, :channels].astype(np.int64) << depth_shift(k)
     g, u = (_multiply(shifted[:, i], fmt.multipliers[i]) for i in (0, 1))
@@ -128,7 +130,7 @@ def glu_reference(sums: np.ndarray, k: int, fmt: GluFormat, table: np.ndarray) -
     curve = start[segment] + ((rise[segment] * fraction + 128) >> 8)
     limit = _LARGEST >> up_shift
     product = _multiply((g * curve + 2**14) >> 15, np.clip(u, -limit, limit) << up_shift)
-    return np.clip((product + (1 << out_shift >> 1)) >> out_shift, -128, 127).astype(np.int8)
+    return np.clip((product + (1 << out_shift >> 1)) >> out_shift, -32768, LARGEST).astype(np.int16)
 
 
 def _multiply(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -145,7 +147,7 @@ def emit_glu_element(
     table: Callable[[int, tirx.Expr], tirx.Expr],
     depth: int,
 ) -> tirx.Expr:
-    """One result, int8, as TIR in the current IRBuilder frame; integers wrap nowhere.
+    """One result, int32, as TIR in the current IRBuilder frame; integers wrap nowhere.
 
     Args:
         sums, multipliers: the gate's and the up projection's, int32.
@@ -155,23 +157,20 @@ def emit_glu_element(
     """
     position_shift, up_shift, out_shift = shifts
     g, u = (T.bind(_fraction(value << depth, m)) for value, m in zip(sums, multipliers, strict=True))
-    position = T.bind(_clip(g >> position_shift, 32767) >> 1)
+    position = T.bind(tirx.min(tirx.max(g >> position_shift, _int32(-32768)), _int32(32767)) >> 1)
     start, rise = (tirx.Cast("int32", table(i, (position >> 8) & (SEGMENTS - 1))) for i in (0, 1))
     curve = start + ((rise * (position & 255) + 128) >> 8)
     activated = tirx.Cast("int64", g) * tirx.Cast("int64", curve) + _int64(2**14)
     limit = T.bind(_int32(_LARGEST) >> up_shift)
     clipped = tirx.min(tirx.max(u, _int32(0) - limit), limit) << up_shift
     product = _fraction(tirx.Cast("int32", activated >> _int64(15)), clipped)
-    return tirx.Cast("int8", _clip((product + ((_int32(1) << out_shift) >> 1)) >> out_shift, 127))
+    rounded = (product + ((_int32(1) << out_shift) >> 1)) >> out_shift
+    return tirx.min(tirx.max(rounded, _int32(-32768)), _int32(LARGEST))
 
 
 def _fraction(a: tirx.Expr, b: tirx.Expr) -> tirx.Expr:
     product = tirx.Cast("int64", a) * tirx.Cast("int64", b) + _int64(2**30)
     return tirx.Cast("int32", product >> _int64(31))
-
-
-def _clip(value: tirx.Expr, limit: int) -> tirx.Expr:
-    return tirx.min(tirx.max(value, _int32(-limit - 1)), _int32(limit))
 
 
 def _int32(value: int) -> tirx.Expr:

@@ -169,7 +169,7 @@ class NpuWorker:
         if function.kind != "mlp":
             return []
         sums = self._buffer("sums", "int32", length, 2 * function.padded_channels)
-        return [sums, self._buffer("h", "int8", length, function.channels)]
+        return [sums, *(self._buffer(half, "int8", length, function.channels) for half in ("low", "high"))]
 
     def _buffer(self, role: str, dtype: str, rows: int, columns: int) -> Any:
         key = (role, dtype, rows, columns)

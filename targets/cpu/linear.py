@@ -11,7 +11,7 @@ from tvm.script import tirx as T  # noqa: N812
 from targets.cpu.kernel import KERNEL_ATTRS, register_groups
 
 # An int32 vector of 16 columns: half a panel of the packed weights.
-_LANES = 16
+LANES = 16
 _PANEL = 32
 
 Dot = Callable[[tirx.Expr, tirx.Expr, tirx.Expr], tirx.Expr]
@@ -23,7 +23,7 @@ def _dot_vnni(acc: tirx.Expr, weights: tirx.Expr, activations: tirx.Expr) -> tir
         "llvm.x86.avx512.vpdpbusd.512",
         acc,
         tirx.reinterpret("uint8x64", weights),
-        tirx.reinterpret("int8x64", tirx.Broadcast(activations, _LANES)),
+        tirx.reinterpret("int8x64", tirx.Broadcast(activations, LANES)),
     )
 
 
@@ -31,11 +31,16 @@ def _dot_plain(acc: tirx.Expr, weights: tirx.Expr, activations: tirx.Expr) -> ti
     for byte in range(4):
         # Shifting up first makes the shift down extend the sign.
         activation = (activations << (24 - 8 * byte)) >> 24
-        weight = (weights >> tirx.Broadcast(tirx.const(8 * byte, "int32"), _LANES)) & tirx.Broadcast(
-            tirx.const(255, "int32"), _LANES
+        weight = (weights >> tirx.Broadcast(tirx.const(8 * byte, "int32"), LANES)) & tirx.Broadcast(
+            tirx.const(255, "int32"), LANES
         )
-        acc = acc + weight * tirx.Broadcast(activation, _LANES)
+        acc = acc + weight * tirx.Broadcast(activation, LANES)
     return acc
+
+
+def dot_product(vnni: bool) -> Dot:
+    """``dot(acc, weights, four activations)``: ``LANES`` int32 plus products of four bytes each."""
+    return _dot_vnni if vnni else _dot_plain
 
 
 @cache
@@ -45,7 +50,7 @@ def linear_w8a8(vnni: bool) -> tirx.PrimFunc:
     Exact, for any number of rows, K and N: one kernel serves all layers. ``vnni``: use ``vpdpbusd``, which
     takes these signs and never saturates.
     """
-    dot: Dot = _dot_vnni if vnni else _dot_plain
+    dot = dot_product(vnni)
 
     @T.inline
     def zero(acc, rows):  # type: ignore[no-untyped-def]
@@ -58,9 +63,9 @@ def linear_w8a8(vnni: bool) -> tirx.PrimFunc:
         # x and w as int32: four bytes of a row, and a column's four bytes next to those of its neighbours.
         for half in T.unroll(T.int64(2)):
             for r in T.unroll(T.int64(rows)):
-                acc[T.ramp((r * 2 + half) * _LANES, 1, _LANES)] = dot(
-                    acc[T.ramp((r * 2 + half) * _LANES, 1, _LANES)],
-                    w[T.ramp(((panel * depth + k) * 2 + half) * _LANES, 1, _LANES)],
+                acc[T.ramp((r * 2 + half) * LANES, 1, LANES)] = dot(
+                    acc[T.ramp((r * 2 + half) * LANES, 1, LANES)],
+                    w[T.ramp(((panel * depth + k) * 2 + half) * LANES, 1, LANES)],
                     x[(row + r) * depth + k],
                 )
 

@@ -11,7 +11,7 @@ import tvm
 from tvm import relax, tirx
 
 from targets.cpu.errors import LoweringError
-from targets.cpu.glu import glu_w8a8
+from targets.cpu.glu import glu_w8a8, outliers_w8a8
 from targets.cpu.linear import linear_w8a8
 from targets.cpu.shadow import shadow_linear
 from targets.cpu.target import has_vnni
@@ -39,6 +39,7 @@ class _Binder(relax.PyExprMutator):
     def __init__(self, mod: tvm.IRModule, vnni: bool):
         super().__init__(mod)
         self.mod = mod
+        self.vnni = vnni
         self.kernels: dict[str, Callable[[tvm.ir.Call], tirx.PrimFunc]] = {
             LINEAR_W8A8: lambda call: _linear(call, vnni),
             SHADOW_LINEAR: _shadow,
@@ -62,7 +63,7 @@ class _Binder(relax.PyExprMutator):
         return relax.call_tir(kernel, tensors, out_ty=call.ty_args[0])
 
     def _mlp(self, call: tvm.ir.Call) -> relax.Expr:
-        """Three kernels for what the NPU does in one."""
+        """Four kernels for what the NPU does in one."""
         x, gate_up, *parameters, down = call.args[1]
         blocks, steps, lanes, bytes_ = _static_shape(MLP_W8A8, gate_up.ty)
         _, channels = _static_shape(MLP_W8A8, parameters[0].ty)
@@ -70,8 +71,11 @@ class _Binder(relax.PyExprMutator):
         sums = self._linear(x, gate_up, relax.TensorType((rows, blocks * lanes), "int32"))
         glu = self.builder_.add_func(glu_w8a8(steps * bytes_, channels), "glu_w8a8")
         hidden = relax.TensorType((rows, channels), "int8")
-        h = self.builder_.emit(relax.call_tir(glu, [sums, *parameters], out_ty=hidden))
-        return self._linear(h, down, call.ty_args[0])
+        h = self.builder_.emit(relax.call_tir(glu, [sums, *parameters], out_ty=[hidden, hidden]))
+        low, high = (self.builder_.emit(relax.TupleGetItem(h, i)) for i in (0, 1))
+        outliers = self.builder_.add_func(outliers_w8a8(self.vnni), "outliers_w8a8")
+        arguments = [high, down, self._linear(low, down, call.ty_args[0])]
+        return relax.call_tir(outliers, arguments, out_ty=call.ty_args[0])
 
     def _linear(self, x: relax.Var, weight: relax.Var, out: relax.TensorType) -> relax.Var:
         call = self.builder_.normalize(relax.call_dps_packed(LINEAR_W8A8, [x, weight], out_ty=out))

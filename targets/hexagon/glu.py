@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from tvm import tirx
@@ -10,11 +12,19 @@ from tvm.script.ir_builder import tirx as T  # noqa: N812 (the name TVM uses eve
 
 from targets.glu import GROUP, SEGMENTS, emit_glu_element
 from targets.hexagon.intrin import constant
+from targets.outliers import LARGEST
 
 _WORDS = 32
 _VECTORS = GROUP // _WORDS
 # The groups of 16 segments that a table vector holds, as HVX numbers them: by the top half of the index byte.
 _TABLE_GROUPS = ((0, 1, 2, 3), (12, 13, 14, 15))
+
+
+class HiddenBuffers(NamedTuple):
+    """Low and high bytes of the values between the linears, [m, channels] int8 each."""
+
+    low: tirx.Buffer
+    high: tirx.Buffer
 
 
 class GluBuffers(NamedTuple):
@@ -26,17 +36,16 @@ class GluBuffers(NamedTuple):
 
 
 def emit_glu(
-    sums: tirx.Buffer, parameters: GluBuffers, h: tirx.Buffer, depth: int, hvx: bool, contexts: int
+    sums: tirx.Buffer, parameters: GluBuffers, h: HiddenBuffers, depth: int, hvx: bool, contexts: int
 ) -> None:
-    """Emits ``h [m, channels] int8`` from ``sums [m, 2 * columns] int32``: gate, padding, up, padding.
+    """Emits ``h``, [m, channels] each, from ``sums [m, 2 * columns] int32``: gate, padding, up, padding.
 
     ``depth`` is the ``depth_shift`` of the sums. Rows are shared by up to ``contexts`` contexts.
     """
-    rows, channels = (int(extent) for extent in h.shape)
-    parts = min(contexts, rows)
+    rows, channels = (int(extent) for extent in h.low.shape)
     emit = _Rows(sums, parameters, h, depth)
-    with T.parallel(0, parts) if parts > 1 else T.serial(0, 1) as part:
-        begin, end = (T.bind((part + i) * rows // parts) for i in (0, 1))
+    with share_rows(rows, contexts) as part:
+        begin, end = part
         if not hvx:
             emit.scalars(begin, end)
             return
@@ -47,17 +56,25 @@ def emit_glu(
             emit.vectors(begin, end, tirx.const(channels - GROUP, "int32"))
 
 
+@contextmanager
+def share_rows(rows: int, contexts: int) -> Iterator[tuple[Expr, Expr]]:
+    """A parallel loop over shares of the rows: (first row, end) of the share of a context."""
+    parts = min(contexts, rows)
+    with T.parallel(0, parts) if parts > 1 else T.serial(0, 1) as part:
+        yield T.bind(part * rows // parts), T.bind((part + 1) * rows // parts)
+
+
 class _Rows:
     """Emits loops over rows."""
 
-    def __init__(self, sums: tirx.Buffer, parameters: GluBuffers, h: tirx.Buffer, depth: int) -> None:
+    def __init__(self, sums: tirx.Buffer, parameters: GluBuffers, h: HiddenBuffers, depth: int) -> None:
         self.sums, self.parameters, self.h, self.depth = sums, parameters, h, depth
         self.up_column = int(sums.shape[1]) // 2
 
     def scalars(self, begin: Expr, end: Expr) -> None:
         """All channels of some rows, one by one; LLVM vectorizes what it can."""
         multipliers, shifts, table = self.parameters
-        with T.serial(begin, end) as row, T.serial(0, self.h.shape[1]) as channel:
+        with T.serial(begin, end) as row, T.serial(0, self.h.low.shape[1]) as channel:
             value = emit_glu_element(
                 (self.sums[row, channel], self.sums[row, channel + self.up_column]),
                 (multipliers[0, channel], multipliers[1, channel]),
@@ -65,15 +82,18 @@ class _Rows:
                 lambda kind, segment: table[kind, segment],
                 self.depth,
             )
-            T.buffer_store(self.h, value, [row, channel])
+            value = T.bind(value)
+            T.buffer_store(self.h.low, tirx.Cast("int8", value), [row, channel])
+            T.buffer_store(self.h.high, tirx.Cast("int8", (value + 128) >> 8), [row, channel])
 
     def vectors(self, begin: Expr, end: Expr, channel: Expr) -> None:
         """128 channels of some rows."""
         constants = _Constants.load(self.parameters, channel, self.depth)
         with T.serial(begin, end) as row:
             gate, up = (_load(self.sums, row, channel + offset) for offset in (0, self.up_column))
-            result = T.reinterpret(_group(gate, up, constants), dtype="int8x128")
-            T.buffer_store(self.h, result, [row, tirx.Ramp(channel, 1, GROUP)])
+            for buffer, values in zip(self.h, _group(gate, up, constants), strict=True):
+                result = T.reinterpret(values, dtype=f"int8x{GROUP}")
+                T.buffer_store(buffer, result, [row, tirx.Ramp(channel, 1, GROUP)])
 
 
 class _Constants(NamedTuple):
@@ -120,14 +140,20 @@ def _load_table(table: tirx.Buffer, kind: int) -> list[Expr]:
     return [T.bind(_hvx("vshuffh", T.reinterpret(row, dtype="int32x32"))) for row in rows]
 
 
-def _group(gate: list[Expr], up: list[Expr], c: _Constants) -> Expr:
-    """128 results as bytes of a vector."""
+def _group(gate: list[Expr], up: list[Expr], c: _Constants) -> tuple[Expr, Expr]:
+    """128 results: a vector of low bytes and one of high bytes."""
     g = [_fraction(_left(v, c.depth_shift), m) for v, m in zip(gate, c.gate, strict=True)]
     u = [_fraction(_left(v, c.depth_shift), m) for v, m in zip(up, c.up, strict=True)]
     curve = _curve(g, c)
     products = [_product(*operands, c) for operands in zip(g, curve, u, strict=True)]
     halfwords = [_pack("vpackwh.sat", *products[i : i + 2]) for i in (0, 2)]
-    return _pack("vpackhb.sat", *halfwords)
+    limit, half = _halfwords(LARGEST), _halfwords(128)
+    h = [T.bind(_hvx("vminh", value, limit)) for value in halfwords]
+    return _pack("vpackeb", *h), _pack("vpackob", *(_hvx("vaddh", value, half) for value in h))
+
+
+def _halfwords(value: int) -> Expr:
+    return constant(value << 16 | value, _WORDS)
 
 
 def _curve(g: list[Expr], c: _Constants) -> list[Expr]:

@@ -1,4 +1,7 @@
-"""A gated MLP as one kernel: gate and up linear, integer activation, down linear, without leaving the NPU."""
+"""A gated MLP as one kernel: gate and up linear, integer activation, down linear, without leaving the NPU.
+
+The values in between have 16 bits: what exceeds int8 is not clipped, and needs no shadow path on the CPU.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,10 @@ from tvm.script.ir_builder import tirx as T  # noqa: N812 (the name TVM uses eve
 
 from targets.errors import TargetError
 from targets.glu import GROUP, SEGMENTS, SHIFTS, depth_shift
-from targets.hexagon.glu import GluBuffers, emit_glu
+from targets.hexagon.glu import GluBuffers, HiddenBuffers, emit_glu, share_rows
 from targets.hexagon.linear import choose_unit, emit_linear
 from targets.hexagon.tiling import COLUMNS, Tiling, check_address_space
+from targets.outliers import emit_outliers
 
 
 class MlpShape(NamedTuple):
@@ -42,13 +46,13 @@ def mlp_w8a8(
     tilings: tuple[Tiling | None, Tiling | None] = (None, None),
     contexts: int = 1,
 ) -> tirx.PrimFunc:
-    """The kernel ``name(x, gate_up, multipliers, shifts, table, down, sums, h, y)``, all contiguous.
+    """The kernel ``name(x, gate_up, multipliers, shifts, table, down, sums, low, high, y)``, all contiguous.
 
     ``x [m, k] int8`` and ``y [m, n] int32`` are activations; ``gate_up`` and ``down`` packed weights as of
     ``linear_w8a8``; ``multipliers [2, channels] int32``, ``shifts [4] int32`` and ``table [2, 128] int16`` as
-    of ``targets.glu``; ``sums [m, 2 * columns] int32`` and ``h [m, channels] int8`` are scratch memory (LLVM
-    knows of arguments that they are aligned and do not overlap). Alignment, ``hvx``, ``tilings`` and
-    ``contexts`` as of ``linear_w8a8``.
+    of ``targets.glu``; ``sums [m, 2 * columns] int32``, ``low`` and ``high [m, channels] int8`` are scratch
+    memory (LLVM knows of arguments that they are aligned and do not overlap). Alignment, ``hvx``, ``tilings``
+    and ``contexts`` as of ``linear_w8a8``.
 
     Raises TargetError for a shape ``linear_w8a8`` cannot have, or fewer than 128 channels.
     """
@@ -63,7 +67,9 @@ def mlp_w8a8(
         a = _Arguments.of(shape, 4 * units[0].lanes)
         emit_linear(a.x, a.gate_up, a.sums, units[0], contexts)
         emit_glu(a.sums, a.parameters, a.h, depth_shift(shape.k), hvx, contexts)
-        emit_linear(a.h, a.down, a.y, units[1], contexts)
+        emit_linear(a.h.low, a.down, a.y, units[1], contexts)
+        with share_rows(shape.m, contexts) as rows:
+            emit_outliers(a.h.high, a.down, a.y, rows, units[1].lanes, units[1].dot)
     return builder.get()
 
 
@@ -73,7 +79,7 @@ class _Arguments(NamedTuple):
     parameters: GluBuffers
     down: tirx.Buffer
     sums: tirx.Buffer
-    h: tirx.Buffer
+    h: HiddenBuffers
     y: tirx.Buffer
 
     @staticmethod
@@ -95,7 +101,7 @@ class _Arguments(NamedTuple):
             ),
             weight("down", channels, n),
             argument("sums", (m, sums), "int32"),
-            argument("h", (m, channels), "int8"),
+            HiddenBuffers(argument("low", (m, channels), "int8"), argument("high", (m, channels), "int8")),
             argument("y", (m, n), "int32"),
         )
 

@@ -10,7 +10,7 @@ from tvm import relax
 
 from relax_passes import pipeline
 from relax_passes.fuse_mlp import FuseMlp
-from relax_passes.graph import LINEAR_W8A8, MLP_W8A8, bindings, op_name, operands
+from relax_passes.graph import LINEAR_W8A8, MLP_W8A8, SHADOW_LINEAR, bindings, op_name, operands
 from relax_passes.quantize_w8a8 import PER_TOKEN, LinearScheme
 
 HIDDEN, CHANNELS = 32, 160
@@ -81,7 +81,18 @@ def test_a_pruned_mlp_is_one_call(activation: str, up_first: bool) -> None:
     assert scales == {"gate.input_scale", "down.output_scale"}
 
 
-@pytest.mark.parametrize("kept", sorted(WEIGHTS))
+def test_the_shadow_path_of_the_down_projection_becomes_a_part() -> None:
+    main = _lowered(_model(), {**PRUNED, "down": LinearScheme(shadow=True, hot_rows=2)})
+    names = [op_name(binding.value) for binding in bindings(main)]
+    assert MLP_W8A8 in names
+    assert not {LINEAR_W8A8, SHADOW_LINEAR, "relax.where"} & set(names)
+    assert {p.name for p in main.params if p.name.startswith("down")} == {
+        "down.output_scale",
+        "down.int8.packed",
+    }
+
+
+@pytest.mark.parametrize("kept", ["gate", "up"])
 def test_a_shadow_path_keeps_the_linears_apart(kept: str) -> None:
     linears = {**PRUNED, kept: LinearScheme(shadow=True)}
     assert _kernels(_lowered(_model(), linears)) == [LINEAR_W8A8] * 2
