@@ -12,7 +12,7 @@ from mllm_tvm.frontend.onnx.attention import Masks, Scores
 from mllm_tvm.frontend.onnx.dims import TOTAL, Dim, text
 from mllm_tvm.frontend.onnx.importer import POSITIONS, Importer
 from mllm_tvm.frontend.onnx.node import Node, Rule
-from mllm_tvm.frontend.onnx.rotate import read_rotary
+from mllm_tvm.frontend.onnx.rotary import read_rotary
 from mllm_tvm.frontend.onnx.tensor import (
     Tensor,
     UnsupportedError,

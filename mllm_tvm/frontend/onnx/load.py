@@ -13,9 +13,9 @@ from mllm_tvm.frontend.onnx.fused import FUSED_RULES
 from mllm_tvm.frontend.onnx.importer import LONGEST_SQUARE_MASK, Importer
 from mllm_tvm.frontend.onnx.parameters import OnnxParameters
 from mllm_tvm.frontend.onnx.roles import caches, find_inputs
-from mllm_tvm.frontend.onnx.rotary import exact_tables
 from mllm_tvm.frontend.onnx.rules import RULES
 from mllm_tvm.frontend.onnx.settings import Settings, model_config, read_settings
+from mllm_tvm.frontend.onnx.tables import exact_tables
 from mllm_tvm.frontend.onnx.tensor import Tensor
 from mllm_tvm.tokenizer import TOKENIZER_NAME, Tokenizer
 
