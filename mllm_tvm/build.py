@@ -117,5 +117,5 @@ class _Dump:
 
     def write(self, name: str, mod: ir.IRModule) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
-        (self.directory / f"{self.count}-{name}.py").write_text(mod.script())
+        (self.directory / f"{self.count:02}-{name}.py").write_text(mod.script())
         self.count += 1
