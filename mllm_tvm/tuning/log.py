@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 import tvm
 from tvm.s_tir import Schedule
@@ -65,13 +66,22 @@ class TuningLog:
     def tuning(self) -> Iterator[ms.database.Database]:
         """The database to add trials to, made when missing, for one process at a time.
 
-        A last line that a killed process left unfinished is dropped.
+        A last line that a killed process left unfinished is dropped. Raises TuningError when the folder
+        cannot be written, another process tunes into it, or the log is damaged.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".lock").open("w") as lock:
+        with self._lock_file() as lock:
             self._lock(lock.fileno())
             self._begin()
             yield self._database
+
+    def _lock_file(self) -> TextIO:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            return (self.folder / ".lock").open("w")
+        except OSError as error:
+            raise TuningError(
+                f"cannot write tuning log {self.folder}: {error}; use another --logs folder"
+            ) from error
 
     def _lock(self, lock: int) -> None:
         try:

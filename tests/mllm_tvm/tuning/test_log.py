@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from tvm.s_tir import Schedule
 from tvm.s_tir import meta_schedule as ms
 
 from mllm_tvm.tuning import Shape, TuningError, TuningLog, choose_tilings
+from mllm_tvm.tuning.log import default_root
 from mllm_tvm.tuning.workload import canonical, sample_tiling, tiling_of, workload
 from targets.errors import TargetError
 from targets.hexagon.target import HexagonTarget, hexagon_target
@@ -127,6 +129,26 @@ def test_a_missing_file_is_damage(target: HexagonTarget, tmp_path: Path) -> None
     (log.folder / RECORDS).unlink()
     with pytest.raises(TuningError, match=r"damaged"):
         TuningLog(target, tmp_path)
+
+
+def test_a_log_that_cannot_be_written_names_another(target: HexagonTarget, tmp_path: Path) -> None:
+    (tmp_path / "qcom").write_text("a file where the folder should be")
+    with (
+        pytest.raises(TuningError, match=r"cannot write tuning log .*--logs"),
+        TuningLog(target, tmp_path).tuning(),
+    ):
+        pass
+
+
+def test_what_is_shipped_is_installed_and_found(target: HexagonTarget) -> None:
+    """Installing copies the folder beside the packages, where ``default_root`` looks."""
+    root = default_root()
+    settings = tomllib.loads((root.parent / "pyproject.toml").read_text())["tool"]["setuptools"]
+    assert root.name in settings["packages"]["find"]["include"]
+    installed = {path for pattern in settings["package-data"][root.name] for path in root.glob(pattern)}
+    assert installed == {path for path in root.rglob("*.json") if path.is_file()}
+    assert {path.parent for path in installed} == {root / target.tag}
+    assert TuningLog(target).best(Shape(256, 4096, 11008)) is not None
 
 
 def test_one_process_tunes_at_a_time(target: HexagonTarget, tmp_path: Path) -> None:
