@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mllm_tvm.quantization.schemes import SchemeSettings
 
 MODEL_HELP = "Hugging Face model directory, ONNX file or GGUF file"
 
@@ -46,8 +51,8 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_outlier_budget(parser: argparse.ArgumentParser) -> None:
-    """The budget of the search for input scales."""
+def add_budgets(parser: argparse.ArgumentParser) -> None:
+    """The budgets of the search for input scales."""
     parser.add_argument(
         "--outlier-budget",
         type=float,
@@ -55,6 +60,26 @@ def add_outlier_budget(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="outlier channels per token (0.0045)",
     )
+    parser.add_argument(
+        "--hot-share",
+        type=float,
+        default=None,
+        metavar="SHARE",
+        help="of the model's memory, for float rows of hot channels (0.02)",
+    )
+
+
+def scheme_settings(args: argparse.Namespace, percentile: float | None = None) -> SchemeSettings:
+    """The budgets that were given, else the defaults; raises CalibrationError for one out of range."""
+    from mllm_tvm.quantization.schemes import SchemeSettings
+
+    settings = SchemeSettings(percentile=percentile)
+    if args.outlier_budget is not None:
+        settings = replace(settings, outlier_budget=args.outlier_budget)
+    if args.hot_share is not None:
+        settings = replace(settings, hot_share=args.hot_share)
+    settings.check()
+    return settings
 
 
 def show_stage(name: str, seconds: float) -> None:

@@ -7,7 +7,7 @@ import dataclasses
 import json
 from typing import TYPE_CHECKING
 
-from mllm_tvm.cli.arguments import MODEL_HELP, add_outlier_budget
+from mllm_tvm.cli.arguments import MODEL_HELP, add_budgets, scheme_settings
 
 if TYPE_CHECKING:
     from mllm_tvm.calibration import Calibration, Recipe
@@ -34,14 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--percentile", type=float, default=None, metavar="P", help="choose scales so, instead of searching"
     )
-    add_outlier_budget(parser)
-    parser.add_argument(
-        "--hot-share",
-        type=float,
-        default=None,
-        metavar="SHARE",
-        help="channels whose rows stay in memory (0.03)",
-    )
+    add_budgets(parser)
     parser.add_argument(
         "--prune", type=float, default=0.0, metavar="SHARE", help="linears without a shadow path (0)"
     )
@@ -65,15 +58,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Runs the command."""
-    from mllm_tvm.calibration import DEFAULT_HOT_SHARE, DEFAULT_MAX_TOKENS, Calibration, read_texts
+    from mllm_tvm.calibration import DEFAULT_MAX_TOKENS, Calibration, read_texts
     from mllm_tvm.errors import CalibrationError
     from mllm_tvm.frontend import load_model
     from mllm_tvm.quantization.rotation import rotate
-    from mllm_tvm.quantization.schemes import DEFAULT_OUTLIER_BUDGET, SCHEMES, SchemeSettings
+    from mllm_tvm.quantization.schemes import SCHEMES
 
-    budget = DEFAULT_OUTLIER_BUDGET if args.outlier_budget is None else args.outlier_budget
-    settings = SchemeSettings(budget, args.percentile)
-    settings.check()
+    settings = scheme_settings(args, args.percentile)
     if args.scheme not in SCHEMES:
         raise CalibrationError(f"scheme {args.scheme!r}: expected one of {', '.join(SCHEMES)}")
     model = load_model(args.model)
@@ -82,8 +73,7 @@ def execute(args: argparse.Namespace) -> int:
     calibration = Calibration.collect(
         model, texts, DEFAULT_MAX_TOKENS if args.max_tokens is None else args.max_tokens
     )
-    hot_share = DEFAULT_HOT_SHARE if args.hot_share is None else args.hot_share
-    recipe = calibration.recipe(args.scheme, settings, hot_share)
+    recipe = calibration.recipe(args.scheme, settings)
     recipe, points = _prune(args, calibration, recipe)
     recipe.save(args.output)
     report = {"recipe": args.output, **_summary(recipe), "pruning": points}

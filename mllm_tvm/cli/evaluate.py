@@ -7,7 +7,13 @@ import dataclasses
 import json
 from typing import TYPE_CHECKING, Any
 
-from mllm_tvm.cli.arguments import MODEL_HELP, add_compile_arguments, add_engine_arguments, add_outlier_budget
+from mllm_tvm.cli.arguments import (
+    MODEL_HELP,
+    add_budgets,
+    add_compile_arguments,
+    add_engine_arguments,
+    scheme_settings,
+)
 
 if TYPE_CHECKING:
     from mllm_tvm.evaluate import EvaluationSettings
@@ -52,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--beginnings", action="store_true", help="measure the first 256 tokens of each text only"
     )
     parser.add_argument("--recipe", default=None, metavar="FILE", help="the recipe of scheme ours")
-    add_outlier_budget(parser)
+    add_budgets(parser)
     parser.add_argument(
         "--layers",
         action="store_true",
@@ -68,16 +74,12 @@ def execute(args: argparse.Namespace) -> int:
     from mllm_tvm.build import CompileSettings
     from mllm_tvm.evaluate import EvaluationSettings, evaluate
     from mllm_tvm.evaluation.tasks import Limits
-    from mllm_tvm.quantization.schemes import DEFAULT_OUTLIER_BUDGET, SchemeSettings
 
-    budget = DEFAULT_OUTLIER_BUDGET if args.outlier_budget is None else args.outlier_budget
-    scheme = SchemeSettings(budget)
-    scheme.check()
     settings = EvaluationSettings(
         args.device,
         CompileSettings.of(args.target, args.chunk_lengths, args.calibration, args.recipe),
         Limits(args.items, args.text_start, args.beginnings),
-        scheme,
+        scheme_settings(args),
     )
     if args.layers:
         return _layers(args, settings)

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mllm_tvm.calibration import LinearInputs
 from mllm_tvm.frontend.model import Model
 from mllm_tvm.progress import progress
+from mllm_tvm.quantization.linear_inputs import LinearInputs
 from mllm_tvm.quantization.reference import quantized_linear
 from mllm_tvm.recipe import LinearRecipe, Recipe
 

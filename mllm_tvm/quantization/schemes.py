@@ -23,14 +23,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mllm_tvm.errors import CalibrationError
-from mllm_tvm.quantization.clipping import Step, abs_max_step, allocate, best_clipping, step_of
+from mllm_tvm.quantization.allocation import Budget, allocate
+from mllm_tvm.quantization.clipping import Step, abs_max_step, best_clipping, step_of
 from mllm_tvm.quantization.histogram import INT8_LIMIT
+from mllm_tvm.quantization.hot_rows import Memory
 from mllm_tvm.quantization.statistics import LinearStatistics
 from mllm_tvm.recipe import LinearRecipe
 from relax_passes.quantize_w8a8 import LLM_INT8, PER_TOKEN, STATIC
 
 FLOAT, OURS, OURS_PRUNED, PAPER = "float", "ours", "ours-pruned", "paper"
 DEFAULT_OUTLIER_BUDGET = 0.0045
+DEFAULT_HOT_SHARE = 0.02
 PRUNED_SHARE = 0.85
 # LLM.int8()'s threshold.
 _FLOAT_FROM = 6.0
@@ -41,12 +44,14 @@ _SMOOTH_FROM = 4
 
 @dataclass(frozen=True)
 class SchemeSettings:
-    """``outlier_budget``: outlier channels per token, a mean share over the linears. ``percentile``: choose
-    every scale by this percentile of ``|x|`` instead.
+    """``outlier_budget``: outlier channels per token, a mean share over the linears' inputs. ``hot_share``:
+    the share of the model's memory that the float rows of hot channels may take. ``percentile``: choose
+    every scale by this percentile of ``|x|`` instead of searching within these budgets.
     """
 
     outlier_budget: float = DEFAULT_OUTLIER_BUDGET
     percentile: float | None = None
+    hot_share: float = DEFAULT_HOT_SHARE
 
     def check(self) -> None:
         """Raises CalibrationError for a value out of range."""
@@ -56,6 +61,10 @@ class SchemeSettings:
             raise CalibrationError(
                 f"outlier budget is {self.outlier_budget}: expected a share of the channels, 0 to 1"
             )
+        if not 0 <= self.hot_share <= 1:
+            raise CalibrationError(
+                f"hot share is {self.hot_share}: expected a share of the model's memory, 0 to 1"
+            )
 
 
 @dataclass(frozen=True)
@@ -63,13 +72,13 @@ class Scheme:
     """How a scheme makes linears from statistics, before outliers are counted."""
 
     activation: str
-    linears: Callable[[Sequence[LinearStatistics], SchemeSettings], list[LinearRecipe]]
+    linears: Callable[[Sequence[LinearStatistics], SchemeSettings, Memory], list[LinearRecipe]]
     rotated: bool = False
 
 
-def _ours(groups: Sequence[LinearStatistics], settings: SchemeSettings) -> list[LinearRecipe]:
+def _ours(groups: Sequence[LinearStatistics], settings: SchemeSettings, memory: Memory) -> list[LinearRecipe]:
     if settings.percentile is None:
-        steps = _searched(groups, settings.outlier_budget)
+        steps = _searched(groups, Budget(settings.outlier_budget, settings.hot_share, memory))
     else:
         steps = [step_of(group, _limit(group, settings.percentile)) for group in groups]
     return [
@@ -78,7 +87,7 @@ def _ours(groups: Sequence[LinearStatistics], settings: SchemeSettings) -> list[
     ]
 
 
-def _searched(groups: Sequence[LinearStatistics], budget: float) -> list[Step]:
+def _searched(groups: Sequence[LinearStatistics], budget: Budget) -> list[Step]:
     """Steps under the budget; smoothed ones where some channels are so large that no budget pays for them."""
     steps = allocate(groups, budget)
     clipped = [best_clipping(group) for group in groups]
@@ -88,28 +97,28 @@ def _searched(groups: Sequence[LinearStatistics], budget: float) -> list[Step]:
     ]
 
 
-def _naive(groups: Sequence[LinearStatistics], _settings: SchemeSettings) -> list[LinearRecipe]:
+def _naive(groups: Sequence[LinearStatistics], *_: object) -> list[LinearRecipe]:
     return [_linear(group, abs_max_step(group), abs_max_step(group), shadow=False) for group in groups]
 
 
-def _smoothquant(groups: Sequence[LinearStatistics], _settings: SchemeSettings) -> list[LinearRecipe]:
+def _smoothquant(groups: Sequence[LinearStatistics], *_: object) -> list[LinearRecipe]:
     steps = [abs_max_step(group, 0.5) for group in groups]
     return [_linear(group, step, step, shadow=False) for group, step in zip(groups, steps, strict=True)]
 
 
-def _paper(groups: Sequence[LinearStatistics], _settings: SchemeSettings) -> list[LinearRecipe]:
+def _paper(groups: Sequence[LinearStatistics], *_: object) -> list[LinearRecipe]:
     return [
         _linear(group, step_of(group, _limit(group, _PAPER_PERCENTILE)), abs_max_step(group), shadow=True)
         for group in groups
     ]
 
 
-def _llm_int8(groups: Sequence[LinearStatistics], _settings: SchemeSettings) -> list[LinearRecipe]:
+def _llm_int8(groups: Sequence[LinearStatistics], *_: object) -> list[LinearRecipe]:
     found = []
     for group in groups:
         channels = tuple(int(c) for c in np.flatnonzero(group.peaks >= _FLOAT_FROM))
         linear = LinearRecipe(group.weights, 1.0, float(INT8_LIMIT), group.abs_max, 0.0, ())
-        found.append(replace(linear, threshold=_FLOAT_FROM, float_channels=channels, hot_channels=channels))
+        found.append(replace(linear, threshold=_FLOAT_FROM, float_channels=channels))
     return found
 
 
@@ -134,7 +143,7 @@ def paper_importance(linear: LinearRecipe) -> float:
 def _limit(group: LinearStatistics, percentile: float) -> float:
     if percentile == 100:
         return group.abs_max
-    return group.smoothings[0.0].histogram.percentile(percentile) or group.abs_max
+    return group.smoothing(0.0).histogram.percentile(percentile) or group.abs_max
 
 
 def _linear(group: LinearStatistics, step: Step, clipping: Step, shadow: bool) -> LinearRecipe:
@@ -156,7 +165,7 @@ def _linear(group: LinearStatistics, step: Step, clipping: Step, shadow: bool) -
 def _divisors(group: LinearStatistics, step: Step) -> tuple[float, ...]:
     if step.exponent == 0:
         return ()
-    return tuple(float(f"{value:.3g}") for value in group.smoothings[step.exponent].divisor)
+    return tuple(float(f"{value:.3g}") for value in group.smoothing(step.exponent).divisor)
 
 
 def _decibels(noise: float) -> float:

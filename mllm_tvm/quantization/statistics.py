@@ -8,14 +8,13 @@ import numpy as np
 
 from mllm_tvm.errors import CalibrationError
 from mllm_tvm.parameters import weight_scale
-from mllm_tvm.quantization.histogram import InputHistogram
+from mllm_tvm.quantization.histogram import ChannelHistogram, InputHistogram
 
 SMOOTHINGS = (0.0, 0.5, 0.75, 1.0)
 """Exponents of the channels' abs max in the smoothing candidates; 0 is no smoothing."""
 
 # Outputs are computed for every so many tokens: only their mean energy is needed.
 _SIGNAL_STRIDE = 4
-_HISTOGRAM_TOKENS = 6000
 _LARGEST_DIVISOR = 256.0
 
 
@@ -32,18 +31,21 @@ class Smoothing:
 
 
 class LinearStatistics:
-    """Statistics of ``x`` [tokens, K] in two passes: :meth:`add_range` for all of it, :meth:`add_values`."""
+    """Statistics of ``x`` [tokens, K]; what a choice of scales needs of them is derived when asked for."""
 
-    def __init__(self, weights: tuple[str, ...], matrix: np.ndarray):
-        """``matrix``: the linears' weights side by side, [K, N] float32."""
+    def __init__(self, weights: tuple[str, ...], matrix: np.ndarray, stride: int = 1):
+        """``matrix``: the linears' weights side by side, [K, N] float32; distributions are those of every
+        ``stride``-th token.
+        """
         self.weights = weights
         self.matrix = matrix
+        self.stride = stride
         self.peaks = np.zeros(len(matrix), np.float32)
         self.squares = np.zeros(len(matrix), np.float64)
         self.tokens = 0
-        self._segments = 0
+        self.channels = ChannelHistogram(len(matrix))
         self._inverse_energies: list[np.ndarray] = []
-        self.smoothings: dict[float, Smoothing] = {}
+        self._smoothings: dict[float, Smoothing] = {}
 
     @property
     def abs_max(self) -> float:
@@ -56,8 +58,8 @@ class LinearStatistics:
         inverse = np.concatenate(self._inverse_energies)
         return float(1 / inverse.mean()) if inverse.size else 1.0
 
-    def add_range(self, x: np.ndarray) -> None:
-        """First pass; raises CalibrationError if a value is not finite."""
+    def add(self, x: np.ndarray) -> None:
+        """Takes in ``x``; raises CalibrationError if a value is not finite."""
         peaks = np.abs(x).max(axis=0)
         if not np.isfinite(peaks).all():
             raise CalibrationError(
@@ -66,30 +68,24 @@ class LinearStatistics:
             )
         self.peaks = np.maximum(self.peaks, peaks)
         self.squares += np.square(x, dtype=np.float64).sum(axis=0)
-        self.tokens += len(x)
         energies = np.square(x[::_SIGNAL_STRIDE] @ self.matrix, dtype=np.float64).sum(axis=1)
         self._inverse_energies.append(1 / energies[energies > 0])
-
-    def start_values(self) -> None:
-        """Between the passes: makes the smoothing candidates."""
-        self.smoothings = {exponent: self.smoothing(exponent) for exponent in SMOOTHINGS}
-
-    def add_values(self, x: np.ndarray) -> None:
-        """Second pass; of long texts every few tokens, beginning at another one for each segment."""
-        stride = max(1, self.tokens // _HISTOGRAM_TOKENS)
-        magnitude = np.abs(x[self._segments % stride :: stride], dtype=np.float32)
-        self._segments += 1
-        for smoothing in self.smoothings.values():
-            smoothing.histogram.add(magnitude)
+        self.channels.add(np.abs(x[-self.tokens % self.stride :: self.stride], dtype=np.float32))
+        self.tokens += len(x)
 
     def smoothing(self, exponent: float) -> Smoothing:
         """The candidate with the divisor ``peak^exponent / weight_peak^(1 - exponent)``."""
+        if exponent not in self._smoothings:
+            self._smoothings[exponent] = self._smoothing(exponent)
+        return self._smoothings[exponent]
+
+    def _smoothing(self, exponent: float) -> Smoothing:
         divisor = self._divisor(exponent)
         scaled = self.matrix * divisor[:, None]
         norms = np.square(scaled, dtype=np.float64).sum(axis=1)
         energy = float((self.squares / self.tokens / np.square(divisor, dtype=np.float64)).sum())
         rounding = float(np.square(weight_scale(scaled), dtype=np.float64).sum()) / 12
-        return Smoothing(divisor, energy * rounding, InputHistogram(divisor, norms))
+        return Smoothing(divisor, energy * rounding, self.channels.weighted(divisor, norms))
 
     def _divisor(self, exponent: float) -> np.ndarray:
         if exponent == 0 or self.abs_max == 0:

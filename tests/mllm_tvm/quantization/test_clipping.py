@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from mllm_tvm.errors import CalibrationError
+from mllm_tvm.quantization.hot_rows import Memory
 from mllm_tvm.quantization.reference import quantized_linear
 from mllm_tvm.quantization.schemes import SCHEMES, SchemeSettings
 from mllm_tvm.quantization.statistics import LinearStatistics
@@ -16,10 +17,13 @@ def _group(factor=1.0, name="w"):
     x[:, [3, 40]] *= factor
     weight[[3, 40]] /= factor
     group = LinearStatistics((name,), weight)
-    group.add_range(x)
-    group.start_values()
-    group.add_values(x)
+    group.add(x)
     return group, x, weight
+
+
+def _linear(scheme, group):
+    memory = Memory(group.matrix.size, 2)
+    return SCHEMES[scheme].linears([group], SchemeSettings(hot_share=1.0), memory)[0]
 
 
 def _ratio(x, weight, linear):
@@ -32,9 +36,9 @@ def _ratio(x, weight, linear):
 def test_channels_scaled_up_cost_nothing(factor):
     """Two of 64 channels are more than the budget allows as outliers: they are smoothed away."""
     group, x, weight = _group(factor)
-    (linear,) = SCHEMES["ours"].linears([group], SchemeSettings())
+    linear = _linear("ours", group)
     assert _ratio(x, weight, linear) > 36
-    (naive,) = SCHEMES["naive"].linears([group], SchemeSettings())
+    naive = _linear("naive", group)
     if factor >= 30:
         assert bool(linear.smoothing)
         assert _ratio(x, weight, naive) < 20
@@ -43,11 +47,11 @@ def test_channels_scaled_up_cost_nothing(factor):
 @pytest.mark.parametrize("scheme", ["ours", "naive", "smoothquant"])
 def test_predicted_ratio_is_the_measured_one(scheme):
     group, x, weight = _group(10)
-    (linear,) = SCHEMES[scheme].linears([group], SchemeSettings())
+    linear = _linear(scheme, group)
     assert linear.signal_to_noise == pytest.approx(_ratio(x, weight, linear), abs=1.5)
 
 
 def test_values_that_are_not_finite_name_the_linear():
     group, x, _ = _group(name="model.layers.0.w")
     with pytest.raises(CalibrationError, match=r"input of model\.layers\.0\.w"):
-        group.add_range(np.where(np.arange(64) == 5, np.float32(np.nan), x))
+        group.add(np.where(np.arange(64) == 5, np.float32(np.nan), x))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mllm_tvm.quantization.histogram import INT8_LIMIT, InputHistogram
+from mllm_tvm.quantization.histogram import INT8_LIMIT, ChannelHistogram
 
 
 @pytest.fixture(scope="module")
@@ -20,10 +20,23 @@ def norms():
 
 
 def _histogram(values, norms, divisor=None):
-    histogram = InputHistogram(np.ones(24, np.float32) if divisor is None else divisor, norms)
+    return _channels(values).weighted(np.ones(24, np.float32) if divisor is None else divisor, norms)
+
+
+def _channels(values):
+    histogram = ChannelHistogram(24)
     for part in np.array_split(values, 7):
         histogram.add(np.abs(part))
     return histogram
+
+
+def test_values_above_a_limit_by_channel(values):
+    limits = np.array([0.3, 1.7, 4.0, 11.0])
+    found = _channels(values).exceeding(limits)
+    expected = np.array([(np.abs(values) > limit).mean(axis=0) for limit in limits])
+    np.testing.assert_allclose(found, expected, atol=0.012)
+    tiny_and_huge = np.array([1e-30, 1e30])
+    np.testing.assert_allclose(_channels(values).exceeding(tiny_and_huge)[:, 0], [1, 0])
 
 
 def _errors(scaled, step, clip):

@@ -14,6 +14,7 @@ from mllm_tvm.frontend import load_model
 from mllm_tvm.frontend.float_model import FloatModel
 from mllm_tvm.parameters import make_parameter
 from mllm_tvm.quantization.executor import QuantizedModel
+from mllm_tvm.quantization.hot_rows import Memory
 from mllm_tvm.quantization.pruning import PrunedPoint, PruningMeter, pick_share, prune, ranked
 from mllm_tvm.quantization.reference import quantized_linear
 from mllm_tvm.quantization.rotation import hadamard, rotate
@@ -122,7 +123,7 @@ def test_executor_swaps_recipes_without_compiling(model, runner, recipe, ids):
 def test_a_larger_budget_means_more_outliers_and_less_noise(calibration):
     shares, ratios = [], []
     for budget in (0.0, 0.002, 0.01):
-        linears = calibration.recipe("ours", SchemeSettings(budget)).linears
+        linears = calibration.recipe("ours", SchemeSettings(budget, hot_share=1.0)).linears
         shares.append(np.mean([linear.outlier_share for linear in linears]))
         ratios.append(np.mean([linear.signal_to_noise for linear in linears]))
     assert shares[0] == 0
@@ -130,13 +131,31 @@ def test_a_larger_budget_means_more_outliers_and_less_noise(calibration):
     assert ratios[0] < ratios[1] < ratios[2]
 
 
-def test_hot_channels_are_the_worst_ones(calibration):
-    for linear, group in zip(
-        calibration.recipe("ours", hot_share=0.1).linears, calibration.groups, strict=True
-    ):
-        worst = [channel for channel, _ in linear.outlier_channels]
-        assert list(linear.hot_channels[: len(worst)]) == worst[: len(linear.hot_channels)]
-        assert len(linear.hot_channels) == int(np.ceil(0.1 * len(group.matrix)))
+def test_hot_rows_stay_within_their_memory(calibration):
+    """A budget that binds; the chosen channels serve more outliers than others of the same linear."""
+    for share in (0.01, 0.05):
+        recipe = calibration.recipe("ours", SchemeSettings(0.01, hot_share=share))
+        memory = Memory.of(calibration.model, recipe.schemes())
+        sizes = [
+            len(linear.hot_channels) * group.matrix.shape[1] for linear, group in _pairs(recipe, calibration)
+        ]
+        assert 0 < sum(sizes) * memory.itemsize <= share * memory.model_bytes
+        for linear in recipe.linears:
+            listed = [channel for channel, _ in linear.outlier_channels]
+            assert list(linear.hot_channels) == listed[: len(linear.hot_channels)]
+
+
+def _pairs(recipe, calibration):
+    return zip(recipe.linears, calibration.groups, strict=True)
+
+
+def test_less_memory_for_hot_rows_means_fewer_cold_outliers(calibration):
+    """Scales follow the memory: outliers that no hot row would serve are avoided."""
+    cold = []
+    for share in (0.3, 0.01):
+        linears = calibration.recipe("ours", SchemeSettings(0.01, hot_share=share)).linears
+        cold.append(sum(linear.outlier_share * (1 - linear.hot_share) for linear in linears))
+    assert cold[1] < cold[0]
 
 
 @pytest.mark.parametrize("n", [1, 3, 8, 12, 64, 96, 100, 192])
