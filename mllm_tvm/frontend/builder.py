@@ -105,8 +105,13 @@ class DecoderBuilder:
 
     def rope_rows(self) -> tuple[relax.Var, relax.Var]:
         """Cosines and sines of the new tokens' positions, [seq, 1, rotated channels]."""
-        cos, sin = self._rows(ROPE_COS, self.positions), self._rows(ROPE_SIN, self.positions)
-        return self.emit(relax.op.expand_dims(cos, [1])), self.emit(relax.op.expand_dims(sin, [1]))
+        cos, sin = (self._rope_rows(table) for table in (ROPE_COS, ROPE_SIN))
+        return cos, sin
+
+    def _rope_rows(self, table: str) -> relax.Var:
+        pairs = self._rows(table, self.positions)
+        both = self.emit(relax.op.concat([pairs, pairs], axis=1))
+        return self.emit(relax.op.expand_dims(both, [1]))
 
     def rotate(self, x: relax.Expr, cos: relax.Expr, sin: relax.Expr) -> relax.Var:
         """Rotary embedding of the first channels of each head of ``x [seq, heads, head_dim]``:
@@ -146,10 +151,10 @@ def cache_names(num_layers: int) -> list[str]:
 
 
 def rope_tables(config: ModelConfig) -> dict[str, Table]:
-    """Float32 tables [max_positions, rotated channels] of a model with rotary embeddings."""
+    """Float32 tables [max_positions, rotated channels / 2] of a model with rotary embeddings."""
     rope = config.rope
     assert rope is not None
-    shape = (config.max_positions, rope.dim)
+    shape = (config.max_positions, rope.dim // 2)
     return {
         ROPE_COS: Table(shape, lambda: rope.tables(config.max_positions)[0]),
         ROPE_SIN: Table(shape, lambda: rope.tables(config.max_positions)[1]),

@@ -34,10 +34,9 @@ class Rope:
     divisors: tuple[float, ...] = ()
 
     def tables(self, positions: int) -> tuple[np.ndarray, np.ndarray]:
-        """Cosines and sines, [positions, dim] float32 each, computed in float64."""
+        """Cosines and sines, [positions, dim / 2] float32 each, computed in float64."""
         frequencies, factor = _VARIANTS[self.kind](self)
         angles = np.arange(positions, dtype=np.float64)[:, None] * frequencies
-        angles = np.concatenate([angles, angles], axis=1)
         return (factor * np.cos(angles)).astype(np.float32), (factor * np.sin(angles)).astype(np.float32)
 
     def inverse_wavelengths(self) -> np.ndarray:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mllm_tvm.calibration import DEFAULT_HOT_SHARE
 from mllm_tvm.frontend import architectures
 from mllm_tvm.frontend.config import ConfigReader
 from mllm_tvm.frontend.model import Model
@@ -52,21 +53,24 @@ def _random_rows(pool: np.ndarray, shape: tuple[int, ...], seed: int) -> Any:
 
 
 def uncalibrated_recipe(model: Model, shadow_share: float = 0.0) -> Recipe:
-    """Every linear's input scaled for values up to 4; the last ``shadow_share`` of inputs have a shadow."""
+    """Every linear's input scaled for values up to 4; the last ``shadow_share`` of inputs have a shadow.
+
+    Of these, as many channels are hot as calibration chooses: the first ones.
+    """
     groups = list(linear_inputs(model.module["main"]).values())
     first = len(groups) - round(shadow_share * len(groups))
-    blank = {f.name for f in dataclasses.fields(LinearRecipe)}
     linears = []
     for i, weights in enumerate(groups):
-        values: dict[str, Any] = {
-            "weights": weights,
-            "scale": float(np.float32(4 / 127)),
-            "abs_max": 5.0,
-            "limit": 4.0,
-            "percentile": 4.0,
-            "outlier_share": 0.001,
-            "outlier_channels": (),
-            "shadow": i >= first,
-        }
-        linears.append(LinearRecipe(**{k: v for k, v in values.items() if k in blank}))
-    return Recipe(model.config.content_hash, 99.9, 1, tuple(linears))
+        hot = math.ceil(DEFAULT_HOT_SHARE * model.parameter_shapes[weights[0]][0])
+        linear = LinearRecipe(
+            weights=weights,
+            scale=float(np.float32(4 / 127)),
+            limit=4.0,
+            abs_max=5.0,
+            outlier_share=0.001,
+            outlier_channels=(),
+            shadow=i >= first,
+            hot_channels=tuple(range(hot)) if i >= first else (),
+        )
+        linears.append(linear)
+    return Recipe(model.config.content_hash, None, 1, tuple(linears))

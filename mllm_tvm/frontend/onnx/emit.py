@@ -25,7 +25,7 @@ from mllm_tvm.frontend.onnx.emit_ops import EMITTERS
 from mllm_tvm.frontend.onnx.importer import Importer
 from mllm_tvm.frontend.onnx.names import Names
 from mllm_tvm.frontend.onnx.parameters import Parameter
-from mllm_tvm.frontend.onnx.tables import position_table
+from mllm_tvm.frontend.onnx.tables import position_table, without_repeat
 from mllm_tvm.frontend.onnx.tensor import Tensor, scalar
 
 
@@ -139,10 +139,12 @@ class Emitter:
         array = position_table(self.importer, x, axis)
         key = hashlib.sha256(array.tobytes()).hexdigest() + str(array.shape)
         if key not in self.tables:  # exporters repeat the angles in every layer
-            spec = Parameter(array.shape, "float32", lambda: position_table(self.importer, x, axis))
+            shape = without_repeat(array).shape
+            spec = Parameter(shape, "float32", lambda: without_repeat(position_table(self.importer, x, axis)))
             table = self.parameter(self.names.table(name), spec)
             rows = self.emit(relax.op.take(table, self.positions, axis=0, mode="clip"))
-            self.tables[key] = rows
+            repeated = shape != array.shape
+            self.tables[key] = self.emit(relax.op.concat([rows, rows], axis=1)) if repeated else rows
         return self.tables[key]
 
     def aligned(self, operand: Tensor, result: Tensor) -> relax.Expr:

@@ -50,6 +50,13 @@ def position_table(importer: Importer, x: Tensor, axis: int) -> np.ndarray:
     return table
 
 
+def without_repeat(table: np.ndarray) -> np.ndarray:
+    """A table [positions, n] without its second half where that repeats the first, as in rotary tables."""
+    half = table.shape[-1] // 2
+    repeats = table.ndim == 2 and np.array_equal(table[:, :half], table[:, half:])
+    return table[:, :half] if repeats else table
+
+
 def exact_tables(specs: Mapping[str, Parameter], settings: Settings) -> dict[str, Parameter]:
     """``specs`` with rotary tables computed in float64 where they are those of ``settings``, up to rounding.
 
@@ -68,13 +75,11 @@ def _rope(settings: Settings) -> Rope | None:
 
 def _exact(name: str, spec: Parameter, rope: Rope) -> Parameter:
     which = next((i for i, table in enumerate((ROPE_COS, ROPE_SIN)) if name.startswith(table)), None)
-    # Rows may have an axis for the heads, fused operators have half the columns.
-    columns = spec.shape[-1]
-    if which is None or columns not in (rope.dim, rope.dim // 2):
+    if which is None or spec.shape[1:] != (rope.dim // 2,):
         return spec
 
     def make() -> np.ndarray:
-        return rope.tables(spec.shape[0])[which][:, :columns].reshape(spec.shape)
+        return rope.tables(spec.shape[0])[which]
 
     tolerance = _ROUNDING * spec.shape[0]
     return Parameter(spec.shape, spec.dtype, make) if np.abs(make() - spec.make()).max() < tolerance else spec
