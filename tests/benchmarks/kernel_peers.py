@@ -3,8 +3,8 @@
     python -m tests.benchmarks.kernel_peers [MxKxN ...] [--json]
 
 TVM's default schedule and plain C by zig's clang -O3 compute the same function from the same packed weights
-and are linked into the same device server as our kernels. tinygrad (``pip install tinygrad``, optional)
-cannot be linked into it and is not run here: only what ran is in the table.
+and are linked into the same device server as our kernels. tinygrad (``pip install -e '.[peers]'``) makes
+programs of its own, from weights in its own layout; it computes the bare product.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from targets.hexagon.session import DeviceSession, open_session
 from targets.hexagon.target import HexagonTarget, hexagon_target
 from targets.hexagon.tiling import rule_tiling
 from targets.hexagon.toolchain import include_flags, link_server
+from tests.benchmarks.tinygrad_peer import tinygrad_row
 
 SHAPES = ("64x512x512",)
 
@@ -100,8 +101,7 @@ def run(session: DeviceSession, shape: Shape, names: Sequence[str]) -> list[dict
                 "shape": str(shape),
                 "kernel": name,
                 "packets": counters.packets,
-                "instructions": counters.instructions,
-                "macs_per_packet": round(shape.macs / counters.packets, 2),
+                "mac_per_packet": round(shape.macs / counters.packets, 2),
                 "exact": bool((session.download(y) == case.y).all()),
             }
         )
@@ -122,15 +122,17 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             server, names = build(shape, hexagon_target(options.target), Path(folder))
             with open_session("qemu", server) as session:
-                rows += run(session, shape, names)
+                rows += [*run(session, shape, names), tinygrad_row(shape)]
     print(json.dumps(rows) if options.json else _table(rows))
 
 
 def _table(rows: Sequence[dict[str, object]]) -> str:
     header = f"{'MxKxN':>16} {'kernel':>14} {'packets':>12} {'MAC/packet':>10}  exact"
     lines = [
-        f"{row['shape']:>16} {row['kernel']:>14} {row['packets']:>12} {row['macs_per_packet']:>10}  "
+        f"{row['shape']:>16} {row['kernel']:>14} {row['packets']:>12} {row['mac_per_packet']:>10}  "
         f"{'yes' if row['exact'] else 'NO'}"
+        if row["packets"]
+        else f"{row['shape']:>16} {row['kernel']:>14} not installed"
         for row in rows
     ]
     return "\n".join([f"TVM {tvm.__version__}, qemu-hexagon, one context", header, *lines])
