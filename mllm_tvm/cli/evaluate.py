@@ -101,15 +101,15 @@ def _layers(args: argparse.Namespace, settings: EvaluationSettings) -> int:
     return 0
 
 
-def _text(result: dict[str, object]) -> str:
+def _text(result: dict[str, Any]) -> str:
     if result["perplexity"] is None:
         measured = f"accuracy {result['accuracy']:.4f}"
     else:
         measured = f"perplexity {result['perplexity']:.4f}, {result['bits_per_byte']:.4f} bits per byte"
     interval = _interval(result["ci95"], ".4f")
     text = f"{result['task']}  {result['scheme']:15} {measured} {interval} n={result['n']}"
-    if "difference" in result:
-        text += f"  vs float {result['difference']:+.2%} {_interval(result['difference_ci95'], '+.2%')}"
+    for scheme, (difference, *ends) in result["differences"].items():
+        text += f"  vs {scheme} {difference:+.2%} {_interval(ends, '+.2%')}"
     return text
 
 
