@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mllm_tvm.runtime.planner import ChunkPlan, plan_chunks
 from mllm_tvm.runtime.tasks import Task
@@ -30,7 +30,7 @@ class Prefill:
 def candidate_plans(
     model: ModelShape, configuration: Configuration, cost: CostModel, prompt: int
 ) -> list[tuple[ChunkPlan, ...]]:
-    """The cheapest chunks of a prompt on the NPU, for each bound on their length; the highest bound first.
+    """The cheapest chunks of a prompt on the NPU, for each length of the longest one; long ones first.
 
     Long chunks cost the NPU least, short ones overlap better: which plan is the fastest takes a simulation.
     A configuration that does not plan has one plan. Raises SimulationError for an empty prompt.
@@ -40,9 +40,21 @@ def candidate_plans(
     lengths = sorted(configuration.chunk_lengths or (prompt,))
     program = chunk_program(model, configuration)
     prices = {length: _chunk_seconds(program, cost, length) for length in lengths}
-    bounds = range(len(lengths), 0, -1) if configuration.plans_chunks else [len(lengths)]
-    plans = [plan_chunks(prompt, lengths[:bound], prices) for bound in bounds]
+    if not configuration.plans_chunks:
+        return [plan_chunks(prompt, lengths, prices)]
+    plans = [plan_chunks(prompt, lengths[:bound], prices) for bound in range(len(lengths), 0, -1)]
+    plans += [
+        _behind(length, plan_chunks(prompt - length, lengths[: index + 1], prices))
+        for index, length in enumerate(lengths)
+        if length < prompt
+    ]
     return list(dict.fromkeys(plans))
+
+
+def _behind(length: int, rest: Sequence[ChunkPlan]) -> tuple[ChunkPlan, ...]:
+    """A full chunk of ``length`` tokens, and ``rest`` after it."""
+    moved = (replace(chunk, start=chunk.start + length) for chunk in rest)
+    return (ChunkPlan(0, length, length), *moved)
 
 
 def expand_chunks(

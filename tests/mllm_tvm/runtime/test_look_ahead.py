@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import pytest
 
+from mllm_tvm.runtime.active_schedule import active_starts
 from mllm_tvm.runtime.list_schedule import ScheduleGraph, dispatch_starts, lower_bound, serial_starts, tails
 from mllm_tvm.runtime.paper_rule import paper_starts
 from mllm_tvm.runtime.scheduler import simulate
@@ -41,8 +42,8 @@ def test_schedules_are_legal_and_no_shorter_than_the_bound(seed: int) -> None:
     tasks = random_tasks(seed)
     graph = ScheduleGraph.of(initial_state(tasks)[0])
     keys = [-tail for tail in tails(graph)]
-    for schedule in (dispatch_starts, serial_starts):
-        makespan, starts = schedule(graph, keys)
+    found = [dispatch_starts(graph, keys), serial_starts(graph, keys), active_starts(graph, tails(graph))]
+    for makespan, starts in found:
         ends = [start + task.duration for start, task in zip(starts, tasks, strict=True)]
         assert makespan == max(ends)
         assert all(ends[dep] <= starts[task.id] for task in tasks for dep in task.deps)
@@ -58,3 +59,24 @@ def test_reversed_graph() -> None:
     assert tails(graph) == [6.0, 5.0, 3.0]
     assert tails(graph.reversed()) == [6.0, 3.0, 1.0]
     assert graph.reversed().reversed().durations == graph.durations
+
+
+def test_active_schedule_of_chunks_that_take_turns() -> None:
+    """Six layers of two chunks: the NPU had better wait for the short task that feeds the other chunk's CPU.
+
+    Dispatching lets a long task in before it.
+    """
+    layer = (("cpu", 0.3), ("npu", 1.0), ("cpu", 1.0), ("npu", 0.6), ("cpu", 0.3), ("npu", 2.0))
+    tasks: list[Task] = []
+    for chunk in range(2):
+        before: tuple[int, ...] = ()
+        for processor, seconds in layer * 6:
+            tasks.append(Task(len(tasks), processor, before, seconds, chunk))
+            before = (len(tasks) - 1,)
+    graph = ScheduleGraph.of(initial_state(tuple(tasks))[0])
+    to_end = tails(graph)
+    makespan, _ = active_starts(graph, to_end)
+    dispatched, _ = dispatch_starts(graph, [-tail for tail in to_end])
+    assert makespan < 0.97 * dispatched
+    assert makespan <= 1.02 * lower_bound(graph, to_end)
+    assert max(span.end for span in simulate(tasks, "ours")) <= makespan
