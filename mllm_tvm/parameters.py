@@ -151,6 +151,6 @@ _BY_ROW: dict[str, Make] = {
     INPUT_SCALE: _input_scale,
     THRESHOLD: _threshold,
     HOT_SLOT: _hot_slot,
-    SHADOW_COUNTS: lambda _weight, _linear: np.zeros(3),
+    SHADOW_COUNTS: lambda _weight, _linear: np.zeros(4),
 }
 """Suffix of a parameter that depends on the number of rows only -> it, from any of the weight's columns."""

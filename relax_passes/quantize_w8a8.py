@@ -19,8 +19,8 @@ Before: linears are ``matmul(x, W)`` with a parameter ``W`` of shape [K, N]. Aft
 parameters ``W.int8`` [K, N] int8; ``W.output_scale`` [N] float32 and ``W.input_scale`` (static), or
 ``W.weight_scale`` [N] float32 and ``W.threshold`` [K] float32 (``llm-int8``); with a shadow path ``W.hot``
 [hot_rows, N], ``W.hot_slot`` [K] int32 (the row of a channel in ``W.hot``, ``COLD`` for none) and
-``W.shadow_counts`` [3] int64 (hot rows read, cold rows read and values looked at so far). Input scales,
-thresholds and hot slots exist once for all linears that read the same value, named after the first.
+``W.shadow_counts`` [4] int64 (hot rows read, cold rows read, values looked at and tokens so far). Input
+scales, thresholds and hot slots exist once for all linears that read the same value, named after the first.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ class _Quantizer(relax.PyExprMutator):
             activation.step,
             self._parameter(first + HOT_SLOT, (k,), "int32"),
             self._parameter(name + HOT, (scheme.hot_rows, n), self.shadow_dtype),
-            self._parameter(name + SHADOW_COUNTS, (3,), "int64"),
+            self._parameter(name + SHADOW_COUNTS, (4,), "int64"),
         ]
         return relax.op.add(y, self._emit(kernel_call(SHADOW_LINEAR, arguments, y.ty)))
 

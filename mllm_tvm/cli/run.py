@@ -13,6 +13,7 @@ from mllm_tvm.cli.arguments import MODEL_HELP, add_compile_arguments, add_engine
 
 if TYPE_CHECKING:
     from mllm_tvm.runtime.engine import Engine
+    from mllm_tvm.runtime.shadow_memory import ShadowMemory
 
 HELP = "generate text; with no arguments, the demo model on the simulated device"
 DEFAULT_PROMPT = "Once upon a time"
@@ -106,6 +107,7 @@ def _report(engine: Engine) -> dict[str, object]:
         "ttft_s": round(stats.ttft_s, 4),
         "prefill_s": round(stats.prefill_s, 4),
         "decode_s": round(stats.decode_s, 4),
+        "shadow": stats.shadow.report() if stats.shadow else None,
         "decisions": stats.scheduling.decisions,
         "scheduling_s": round(stats.scheduling.seconds, 6),
     }
@@ -118,5 +120,16 @@ def _summary(engine: Engine, artifact_s: float, open_s: float) -> str:
         f"\n[{stats.device}, policy {stats.policy}, clock {stats.clock}] prompt {stats.prompt_tokens} tokens "
         f"in chunks {list(stats.chunk_lengths)}: {stats.npu_calls} NPU calls, {stats.npu_packets:,} packets\n"
         f"artifact {artifact_s:.2f} s, open device {open_s:.2f} s, first token {stats.ttft_s:.2f} s, "
-        f"decode {stats.generated_tokens} tokens at {rate:.0f} tokens/s"
+        f"decode {stats.generated_tokens} tokens at {rate:.0f} tokens/s{_shadow_summary(stats.shadow)}"
+    )
+
+
+def _shadow_summary(shadow: ShadowMemory | None) -> str:
+    if shadow is None:
+        return ""
+    return (
+        f"\nshadow path: {shadow.outliers:.2f} outlier channels per token and linear, "
+        f"{shadow.hits} from hot rows "
+        f"({shadow.resident_bytes / 1e3:.0f} KB, {shadow.resident_share:.1%} of the model), "
+        f"{shadow.misses} from int8 rows"
     )

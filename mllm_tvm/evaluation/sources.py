@@ -55,19 +55,9 @@ class Run:
     artifact: Artifact | None = None
 
     def shadow(self) -> dict[str, object] | None:
-        """Memory and misses of the shadow path, if the scheme has one with hot rows."""
+        """Memory, hits and misses of the shadow path, if the scheme has one."""
         memory = shadow_memory(self.artifact) if self.artifact else None
-        if memory is None or not memory.rows:
-            return None
-        return {
-            "resident_bytes": memory.resident_bytes,
-            "resident_share": round(memory.resident_share, 6),
-            "hits": memory.hits,
-            "misses": memory.misses,
-            "hot_share": round(memory.hot_share, 4),
-            "outlier_share": round(memory.outlier_share, 6),
-            "linears": len(memory.rows),
-        }
+        return memory.report() if memory else None
 
 
 class SchemeSource:

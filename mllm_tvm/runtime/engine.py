@@ -25,6 +25,7 @@ from targets.hexagon.session import DeviceSession, open_session
 
 from .host_cpu import check_host_cpu
 from .runner import ModelRunner, Prefill, RunnerConfig
+from .shadow_memory import shadow_memory
 from .stats import RunStats
 from .tasks import ScheduleError, Span
 
@@ -63,6 +64,7 @@ class Engine:
         self._virtual = profile is not None
         self._stats = RunStats(device, policy, clock=profile or "wall")
         self._generation = 0
+        self._shadow = shadow_memory(self.artifact)
         self._runner = _open_runner(self.artifact, device, config)
         # Also when the engine is dropped, or still open at exit: the device is a process.
         self._finalizer = weakref.finalize(self, self._runner.close)
@@ -70,7 +72,10 @@ class Engine:
     @property
     def stats(self) -> RunStats:
         """What the last run did; zeros before the first."""
-        return self._stats
+        shadow = shadow_memory(self.artifact)
+        if shadow is not None and self._shadow is not None:
+            shadow = shadow.since(self._shadow)
+        return replace(self._stats, shadow=shadow)
 
     def generate(
         self,
@@ -127,6 +132,7 @@ class Engine:
         runner = self._open()
         self._generation += 1
         runner.reset()
+        self._shadow = shadow_memory(self.artifact)
         begin = time.perf_counter()
         result = runner.prefill(token_ids, all_logits)
         self._stats = RunStats(
@@ -161,7 +167,7 @@ class Engine:
                 yield text
         finally:
             if on_stats is not None:
-                on_stats(self._stats)
+                on_stats(self.stats)
 
     def _tokens(self, ids: Sequence[int], max_tokens: int, sampler: Sampler) -> Iterator[int]:
         """The generated tokens, EOS left out; keeps ``stats`` current."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .shadow_memory import ShadowMemory
 from .tasks import Span
 
 
@@ -66,3 +67,5 @@ class RunStats:
     scheduling: SchedulingCost = SchedulingCost()
     """Of the prefill, on the wall clock."""
     clock: str = "wall"
+    shadow: ShadowMemory | None = None
+    """Memory of the shadow path, and its hits and misses in this run; None without a shadow path."""

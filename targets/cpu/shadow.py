@@ -24,7 +24,7 @@ def shadow_linear(dtype: str, per_channel: bool = False, first: int = 0) -> tirx
     """``y = (residual * step) @ w``, with float rows for hot channels and int8 rows for the others.
 
     PrimFunc ``(residual [rows, K] f32, packed [blocks, K/4, 32, 4] u8, column_scale [N] f32, step [] f32,
-    hot_slot [K] i32, hot [H, N] dtype, counts [3] i64, y [rows, N] f32)`` for any number of rows, K, N and H:
+    hot_slot [K] i32, hot [H, N] dtype, counts [4] i64, y [rows, N] f32)`` for any number of rows, K, N and H:
     one kernel serves all layers.
 
         y[i, n] = sum(hot k) residual[i, k] * step[k] * hot[hot_slot[k], n]
@@ -34,7 +34,7 @@ def shadow_linear(dtype: str, per_channel: bool = False, first: int = 0) -> tirx
     slot is not negative, cold when it is -1, and left out below. ``int8`` begins at block ``first`` of
     ``packed``. A row's non-zero residuals are gathered into a list; everything after is proportional to its
     length. The sums are chains of fused multiply-adds in an order that depends on the row alone. ``counts``
-    grows by the hot rows read, the cold rows read and the residuals looked at.
+    grows by the hot rows read, the cold rows read, the residuals looked at and their rows.
 
     ``dtype``: float16 or float32; raises LoweringError for another.
     """
@@ -139,7 +139,7 @@ def shadow_linear(dtype: str, per_channel: bool = False, first: int = 0) -> tirx
         step = T.match_buffer(step_handle, (K,) if per_channel else (), "float32")
         slots = T.match_buffer(slots_handle, (K,), "int32")
         hot = T.match_buffer(hot_handle, (H, N), dtype)
-        counts = T.match_buffer(counts_handle, (3,), "int64")
+        counts = T.match_buffer(counts_handle, (4,), "int64")
         y = T.match_buffer(y_handle, (rows, N), "float32")
         with T.sblock("root"):
             bits = T.decl_buffer((rows * K,), "int32", data=residual.data)
@@ -150,6 +150,7 @@ def shadow_linear(dtype: str, per_channel: bool = False, first: int = 0) -> tirx
             cold_sums = T.alloc_buffer((_COLUMNS,), "float32")
             arrays = T.meta_var((residual, words, scale, step, slots, hot, y, depth))
             counts[2] = counts[2] + rows * K
+            counts[3] = counts[3] + rows
             lists = T.meta_var((found, ends, hot_sums, cold_sums))
             for i in T.serial(rows):
                 gather(residual, bits, slots, found, ends, i, K)

@@ -43,7 +43,7 @@ class Expected:
         a_output_scale: R.Tensor((4,), "float32"),
         a_hot_slot: R.Tensor((8,), "int32"),
         a_hot: R.Tensor((1, 4), "float16"),
-        a_shadow_counts: R.Tensor((3,), "int64"),
+        a_shadow_counts: R.Tensor((4,), "int64"),
         b_int8: R.Tensor((8, 6), "int8"),
         b_output_scale: R.Tensor((6,), "float32"),
     ):
@@ -128,7 +128,7 @@ def test_residual_makes_up_for_clipping():
     slots = np.full(8, -1, "int32")
     slots[3] = 1
     parameters = [
-        scale, int8, scale * weight_scale, slots, a[[7, 3]].astype("float16"), np.zeros(3, "int64"),
+        scale, int8, scale * weight_scale, slots, a[[7, 3]].astype("float16"), np.zeros(4, "int64"),
         np.zeros((8, 6), "int8"), np.ones(6, "float32"),
     ]  # fmt: skip
     tensors = [tvm.runtime.tensor(np.asarray(value)) for value in [x, *parameters]]

@@ -55,7 +55,7 @@ def call_shadow(dims: dict[str, tirx.Var], *arguments: relax.Expr) -> relax.Expr
 
 def shadow_arguments(hot: str) -> tuple[tuple[tuple[int | str, ...], str], ...]:
     weight = (((3, 16, 32, 4), "uint8"), ((96,), FLOAT), ((), FLOAT))
-    return (X, *weight, ((64,), "int32"), ((64, 96), hot), ((3,), "int64"))
+    return (X, *weight, ((64,), "int32"), ((64, 96), hot), ((4,), "int64"))
 
 
 def attend(
@@ -101,7 +101,7 @@ def quantized_linear(vm: relax.VirtualMachine, x: Array, w: Array, w_scale: Arra
     w_quantized = np.clip(np.rint(w / w_scale), -127, 127).astype(np.int8)
     accumulators = run(vm, "linear_64x96", xq, pack(w_quantized))[0]
     slots = np.where(np.arange(64) % 2, np.int32(-1), np.arange(64, dtype=np.int32))
-    rows = (SCALE * w_scale, SCALE, slots, w.astype(np.float16), np.zeros(3, np.int64))
+    rows = (SCALE * w_scale, SCALE, slots, w.astype(np.float16), np.zeros(4, np.int64))
     shadow = run(vm, "shadow_64x96", residual, pack(w_quantized), *rows)[0]
     return run(vm, "dequantize", accumulators, SCALE * w_scale, shadow, np.ones_like(shadow))[0]
 

@@ -38,10 +38,10 @@ class Linear:
         # What other linears of the group have there may not matter.
         others = np.full((self.first, -(-k // 4), 32, 4), 7, np.uint8)
         packed = np.concatenate([others, pack_weight(self.int8), others])
-        counts = tvm.runtime.tensor(np.array([100, 1000, 10_000], np.int64))
+        counts = tvm.runtime.tensor(np.array([100, 1000, 10_000, 7], np.int64))
         y = np.full((len(residual), n), np.nan, np.float32)
         rest = (self.column_scale, self.step, self.slots, self.hot, counts)
-        return kernel(residual, packed, *rest, out=y), counts.numpy() - [100, 1000, 10_000]
+        return kernel(residual, packed, *rest, out=y), counts.numpy() - [100, 1000, 10_000, 7]
 
     def expected(self, residual: Array) -> Array:
         r = residual.astype(np.float64)
@@ -89,7 +89,7 @@ def test_counts_are_the_hot_and_cold_rows_read() -> None:
     x = sparse(9, 37, 0.4)
     _, counts = layer.run(layer.kernel(), x)
     hot, cold = x[:, [3, 17, 36]], x[:, layer.slots == -1]
-    assert counts.tolist() == [np.count_nonzero(hot), np.count_nonzero(cold), x.size]
+    assert counts.tolist() == [np.count_nonzero(hot), np.count_nonzero(cold), x.size, 9]
 
 
 def test_no_outliers_give_zeros_and_read_nothing() -> None:
@@ -98,7 +98,7 @@ def test_no_outliers_give_zeros_and_read_nothing() -> None:
     for zero in (0.0, -0.0):
         y, counts = layer.run(kernel, np.full((3, 48), zero, np.float32))
         np.testing.assert_array_equal(y, 0)
-        assert counts.tolist() == [0, 0, 3 * 48]
+        assert counts.tolist() == [0, 0, 3 * 48, 3]
 
 
 def test_only_rows_of_outliers_are_read() -> None:
@@ -111,7 +111,7 @@ def test_only_rows_of_outliers_are_read() -> None:
     x[0, [LEFT_OUT, 17, 40]] = [np.nan, 10, 100]
     y, counts = layer.run(layer.kernel(), x)
     np.testing.assert_allclose(y[0], 10 + 100.0 * layer.int8[40] * layer.column_scale, rtol=1e-6)
-    assert counts.tolist() == [1, 1, 48]
+    assert counts.tolist() == [1, 1, 48, 1]
 
 
 def test_another_row_type_is_refused() -> None:
