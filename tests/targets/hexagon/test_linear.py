@@ -27,7 +27,7 @@ Shape = tuple[int, int, int]
 ROWS = (1, 3, 16, 64)
 DEPTHS = (4, 172, 512)
 WIDTHS = (32, 64, 96, 320, 1024)
-# Each number of rows meets each depth, each width some of them; 5 and 6 rows leave a rest after the block of 4.
+# Each number of rows meets each depth; 5 and 6 rows leave a rest after the block of 4.
 SHAPES: list[Shape] = [
     *((m, k, WIDTHS[(i + j) % len(WIDTHS)]) for i, m in enumerate(ROWS) for j, k in enumerate(DEPTHS)),
     (2, 192, 96),
