@@ -16,6 +16,9 @@ TRANSCENDENTAL = "mllm.transcendental"
 # FuseOps' number for a kernel with a loop structure of its own, which is not fused into a neighbour.
 OPAQUE_PATTERN = 8
 
+# Float32 elements that a cache fetches together.
+CACHE_LINE = 16
+
 KERNEL_ATTRS = {"op_pattern": OPAQUE_PATTERN, IS_SCHEDULED: True, "tirx.noalias": True}
 
 
@@ -72,3 +75,10 @@ def register_sums(count: int, lanes: int) -> list[RegisterSum]:
 def vector(lanes: int) -> AbstractContextManager[tirx.Var]:
     """A loop over the lanes of a vector."""
     return T.vectorized(T.int64(lanes))
+
+
+def prefetch(buffer: tirx.Var, *index: tirx.Expr) -> None:
+    """Emit a request for an element's cache line in the second-level cache; it may lie out of bounds."""
+    address = T.address_of(buffer[index])
+    # For reading, into all caches but the first, data.
+    T.evaluate(T.call_llvm_intrin("void", "llvm.prefetch", address, T.int32(0), T.int32(2), T.int32(1)))

@@ -103,13 +103,6 @@ def linear_w8a8(vnni: bool) -> tirx.PrimFunc:
                 add(sums[0][g], accs[g], count)
             store(sums[0][g], y, row_sums, row + first, panel, count)
 
-    @T.inline
-    def tiles(x, w, y, row_sums, first, count, panels, depth, rows, parts):  # type: ignore[no-untyped-def]
-        # A panel stays in the first-level cache while all rows go over it.
-        for j in T.serial(panels):
-            for i in T.serial(count):
-                tile(x, w, y, row_sums, first + i * rows, j, depth, rows, parts)
-
     @T.prim_func(private=True, s_tir=True)
     def linear(x_handle: T.handle, w_handle: T.handle, y_handle: T.handle) -> None:
         T.func_attr(KERNEL_ATTRS)
@@ -125,8 +118,12 @@ def linear_w8a8(vnni: bool) -> tirx.PrimFunc:
                 row_sums[i] = 0
                 for k in T.serial(K):
                     row_sums[i] = row_sums[i] + T.Cast("int32", x[i, k])
-            tiles(x_words, w_words, y, row_sums, 0, rows // 8, panels, depth, 8, 1)
-            # Alone, a row needs several partial sums to hide the latency of one.
-            tiles(x_words, w_words, y, row_sums, rows // 8 * 8, rows % 8, panels, depth, 1, 4)
+            # A panel stays in the first-level cache while all rows go over it.
+            for j in T.parallel(panels):
+                for i in T.serial(rows // 8):
+                    tile(x_words, w_words, y, row_sums, i * 8, j, depth, 8, 1)
+                # Alone, a row needs several partial sums to hide the latency of one.
+                for i in T.serial(rows % 8):
+                    tile(x_words, w_words, y, row_sums, rows // 8 * 8 + i, j, depth, 1, 4)
 
     return linear

@@ -7,7 +7,7 @@ import pytest
 
 from targets.cpu.linear import linear_w8a8
 from targets.cpu.target import cpu_target, has_vnni
-from tests.targets.cpu.helpers import Array, Kernel
+from tests.targets.cpu.helpers import Array, Kernel, with_threads
 
 SHAPES = [(4, 32), (36, 96), (172, 64), (512, 32)]
 UNITS = [False, True] if has_vnni(cpu_target()) else [False]
@@ -31,7 +31,8 @@ def test_linear_is_exact(K: int, N: int, vnni: bool) -> None:
     w = rng.integers(-128, 128, (K, N)).astype(np.int8)
     for rows in (1, 7, 8, 19):
         x = rng.integers(-128, 128, (rows, K)).astype(np.int8)
-        y = kernel(x, pack(w), out=np.full((rows, N), 99, np.int32))
+        out = np.full((rows, N), 99, np.int32)
+        y = with_threads(2, lambda x=x, out=out: kernel(x, pack(w), out=out))
         np.testing.assert_array_equal(y, x.astype(np.int32) @ w.astype(np.int32))
 
 

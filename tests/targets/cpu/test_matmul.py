@@ -12,10 +12,17 @@ from targets.cpu.attention import attention
 from targets.cpu.kernel import column_panels
 from targets.cpu.linear import linear_w8a8
 from targets.cpu.matmul import matmul_f32
-from tests.targets.cpu.helpers import Array, Kernel, assert_rows_are_independent, snr_db, vectorized_loops
+from tests.targets.cpu.helpers import (
+    Array,
+    Kernel,
+    assert_rows_are_independent,
+    snr_db,
+    vectorized_loops,
+    with_threads,
+)
 
-# N: whole tiles; a rest of every width below one; less than a vector.
-SHAPES = [(64, 128), (33, 287), (7, 3)]
+# K: more than a block of the depth; less. N: a task; a rest of every width below one; less than a vector.
+SHAPES = [(300, 512), (33, 287), (7, 3)]
 
 
 @pytest.mark.parametrize(("K", "N"), SHAPES)
@@ -32,9 +39,19 @@ def test_matmul(K: int, N: int) -> None:
     assert_rows_are_independent(product, x, (1, 7, 8, 64))
 
 
+def test_threads_do_not_change_results() -> None:
+    rng = np.random.default_rng(0)
+    kernel = Kernel(matmul_f32(40, 1100))
+    x, w = rng.standard_normal((19, 40), np.float32), rng.standard_normal((40, 1100), np.float32)
+    out = np.full((19, 1100), np.nan, np.float32)
+    first, second = (with_threads(count, lambda: kernel(x, w, out=out)) for count in (1, 2))
+    assert snr_db(x.astype(np.float64) @ w.astype(np.float64), first) > 120
+    np.testing.assert_array_equal(first, second)
+
+
 def test_the_loops_are_vectorized() -> None:
-    # Clear, step and store, for the two halves of a block of 8 rows and for single rows; the copy of a panel.
-    assert vectorized_loops(matmul_f32(64, 128)) == 10
+    # The copy of a panel; clear, step and store of each vector of 8 rows, twice, and of a single row.
+    assert vectorized_loops(matmul_f32(512, 512)) == 1 + 3 * 8 * 2 + 3
 
 
 @pytest.mark.parametrize(
