@@ -38,6 +38,11 @@ class FunctionSpec:
         return self.channels * (2 * self.k + self.n) if self.kind == "mlp" else self.k * self.n
 
     @property
+    def input_bytes(self) -> int:
+        """Bytes of the activations an NPU function reads for a row: two of each value for an ``mlp``."""
+        return 2 * self.k if self.kind == "mlp" else self.k
+
+    @property
     def padded_channels(self) -> int:
         """Columns of one of the projections of an ``mlp`` in its packed weight."""
         return -(-self.channels // 32) * 32

@@ -108,4 +108,4 @@ def _shapes(functions: Sequence[FunctionSpec]) -> list[FunctionSpec]:
 
 def _buffers(functions: Sequence[FunctionSpec], rows: int) -> int:
     """Bytes of int8 inputs, int32 outputs, and the int32 sums and int8 values between the linears of MLPs."""
-    return sum(rows * (f.k + 4 * f.n + 8 * f.padded_channels + 2 * f.channels) for f in functions)
+    return sum(rows * (f.input_bytes + 4 * f.n + 8 * f.padded_channels + 2 * f.channels) for f in functions)

@@ -1,13 +1,17 @@
-"""A gated MLP whose gate and up linear have no shadow path to one call of the kernel ``mllm.mlp_w8a8``.
+"""A gated MLP with static scales to one call of the kernel ``mllm.mlp_w8a8``.
 
-    g, u = float32(matmul(xq, Wg)) * output_scale_g, float32(matmul(xq, Wu)) * output_scale_u
-    hq = int8(clip(round(act(g) * u / s), -127, 127))
-    y = float32(matmul(hq, Wd)) * output_scale_d + shadow_linear(residual, Wd, ...)
-                             ->  float32(mlp_w8a8(xq, Wg + Wu, ..., Wd)) * output_scale_d
+    rounded = round(x / s);  xq = int8(clip(rounded, -127, 127))
+    g, u = float32(matmul(xq, Wg)) * output_scale_g + shadow_linear(...), the same with Wu
+    hq = int8(clip(round(act(g) * u / t), -127, 127))
+    y = float32(matmul(hq, Wd)) * output_scale_d + shadow_linear(...)
 
-The kernel computes the activation in integers, with 16 bits, so nothing in between needs the CPU: the down
-projection's shadow path, if it has one, becomes a part of the kernel. A float value in between that something
-else reads, such as a shadow path of gate or up, keeps the MLP apart.
+    ->  limited = clip(rounded, -32768, 32639);  high = int8(round((limited + 0.25) / 256))
+        low = int8(limited - 256 * high)                                    (high is zero but for outliers)
+        y = float32(mlp_w8a8(low, high, Wg + Wu, ..., Wd)) * output_scale_d
+
+The kernel has 16 bits for the inputs of its linears and computes the activation in integers, so nothing in
+between needs the CPU: shadow paths, where there are any, become parts of the kernel. A float value in between
+that something else reads keeps the MLP apart.
 
 Runs after ``quantize_w8a8`` and ``CanonicalizeBindings`` (no value has two names), before ``lower_linear``.
 Added parameters: the packed weights, named as ``lower_linear`` names them; for weights G, U and D
@@ -50,7 +54,7 @@ _FEWEST_CHANNELS = 128
 
 @tvm.transform.module_pass(opt_level=0, name="FuseMlp")
 class FuseMlp:
-    """Replaces every gated MLP of ``main`` without a shadow path at its entrance by a kernel call."""
+    """Replaces every gated MLP of ``main`` by a kernel call, if nothing else reads what is inside it."""
 
     def transform_module(self, mod: ir.IRModule, _context: tvm.transform.PassContext) -> ir.IRModule:
         fused = mod.clone()
@@ -59,9 +63,9 @@ class FuseMlp:
 
 
 class _Mlp(NamedTuple):
-    """What a kernel call needs: the quantized input, the int8 weights and the activation's name."""
+    """What a kernel call needs: the rounded input, the int8 weights and the activation's name."""
 
-    x: relax.Var
+    rounded: relax.Var
     gate: relax.Var
     up: relax.Var
     down: relax.Var
@@ -130,11 +134,24 @@ class _Matcher:
             gates = self._linear(self._through(gated, f"nn.{activation}"))
             ups = self._linear(up)
             if gates and ups and gates[0].same_as(ups[0]):
-                return _Mlp(gates[0], gates[1], ups[1], down, activation)
+                rounded = self._before_clipping(gates[0])
+                return _Mlp(rounded, gates[1], ups[1], down, activation) if rounded is not None else None
         return None
 
+    def _before_clipping(self, quantized: relax.Var) -> relax.Var | None:
+        """The rounded value that was clipped to ``quantized``; others may read it and its clipped form."""
+        value = quantized
+        for op in ("astype", "clip"):
+            call = self.values.get(value)
+            if call is None or op_name(call) != f"relax.{op}":
+                return None
+            value = call.args[0]
+        return value
+
     def _linear(self, value: relax.Expr | None) -> list[relax.Var] | None:
-        """Input and weight of the linear that ``value`` is the float result of."""
+        """Input and weight of the linear that ``value`` is the float result of, with its shadow path."""
+        total = self._operands(value, "add")
+        value = total[0] if total and total[1] in self.shadows.values() else value
         sums = self._through(self._scaled(value, "multiply", OUTPUT_SCALE), "astype")
         call = self.values.get(sums) if self.readers[sums] == 1 else None
         if call is None or not self._is_linear(call):
@@ -188,7 +205,7 @@ class _Fuser(relax.PyExprMutator):
         return relax.Function([*inputs, *kept], rewritten.body, rewritten.ret_ty, True, rewritten.attrs)
 
     def visit_call_(self, call: relax.Call) -> relax.Expr:
-        if op_name(call) == "relax.add" and call.args[1] in self.replaced:
+        if op_name(call) == "relax.add" and call.args[1] in self.replaced:  # the kernel computes the sum
             return self.visit_expr(call.args[0])
         mlp = self.matcher.mlp(call)
         if mlp is None:
@@ -202,7 +219,7 @@ class _Fuser(relax.PyExprMutator):
         gate_up, down = packed_parameter([mlp.gate, mlp.up]), packed_parameter([mlp.down])
         self.added |= {gate_up.name: gate_up, down.name: down}
         arguments = [
-            self.visit_expr(mlp.x),
+            *self._bytes(self.visit_expr(mlp.rounded)),
             gate_up,
             self._parameter(name + GLU_MULTIPLIERS, (2, mlp.channels), "int32"),
             self._parameter(name + GLU_SHIFTS, (_SHIFTS,), "int32"),
@@ -210,8 +227,17 @@ class _Fuser(relax.PyExprMutator):
             down,
         ]
         blocks, _, lanes, _ = static_shape(down)
-        out = relax.TensorType((mlp.x.ty.shape.values[0], blocks * lanes), "int32")
+        out = relax.TensorType((mlp.rounded.ty.shape.values[0], blocks * lanes), "int32")
         return kernel_call(MLP_W8A8, arguments, out)
+
+    def _bytes(self, rounded: relax.Expr) -> list[relax.Var]:
+        """``rounded`` as ``low + 256 * high``, int8 both; adding 0.25 makes ``low`` -128 rather than 128."""
+        emit, size = self.builder_.emit, relax.const(256.0, "float32")
+        limited = emit(relax.op.clip(rounded, -32768.0, 32639.0))
+        shifted = emit(relax.op.add(limited, relax.const(0.25, "float32")))
+        high = emit(relax.op.round(emit(relax.op.divide(shifted, size))))
+        low = emit(relax.op.subtract(limited, emit(relax.op.multiply(high, size))))
+        return [emit(relax.op.astype(value, "int8")) for value in (low, high)]
 
     def _parameter(self, name: str, shape: Iterable[int], dtype: str) -> relax.Var:
         return self.added.setdefault(name, relax.Var(name, relax.TensorType(tuple(shape), dtype)))

@@ -133,7 +133,7 @@ def _function_name(stage: _Stage) -> str:
         k, n = x.ty.shape.values[1], stage.bindings[0].var.ty.shape.values[1]
         return f"linear_{int(k)}x{int(n)}"
     if stage.kind == MLP:
-        _, gate_up, *_, down = operands(stage.bindings[0].value)
+        _, _, gate_up, *_, down = operands(stage.bindings[0].value)
         sizes = (static_shape(gate_up), static_shape(down))
         (_, k_blocks, _, k_lanes), (n_blocks, channel_blocks, n_lanes, _) = sizes
         return f"mlp_{k_blocks * k_lanes}x{channel_blocks * k_lanes}x{n_blocks * n_lanes}"

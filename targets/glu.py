@@ -5,8 +5,8 @@ fixed point, without calibration of its own: all formats follow from the linears
 hold of ``h`` goes to a second byte (`targets.outliers`).
 
     multiply(a, b) = floor((a * b + 2 ** 30) / 2 ** 31)              (one fractional multiplication of HVX)
-    g = multiply(gate << depth_shift, gate_multiplier)               gate value * 2 ** gate_bits
-    u = multiply(up << depth_shift, up_multiplier)                   up value / step, in a format of its own
+    g = multiply(clip(gate) << depth_shift, gate_multiplier)         gate value * 2 ** gate_bits
+    u = multiply(clip(up) << depth_shift, up_multiplier)             up value / step, in a format of its own
     c = curve(g), 0 to 32767                                         act(x) / x, piecewise linear over |x| < 8
     p = multiply((g * c + 2 ** 14) >> 15, clip(u) << up_shift)
     h = clip((p + half) >> out_shift, -32768, 32639)
@@ -70,7 +70,10 @@ def activation_table(activation: str) -> np.ndarray:
 
 
 def depth_shift(k: int) -> int:
-    """How far sums of ``k`` products of int8 can be shifted left within int32."""
+    """How far sums of ``k`` products of int8 can be shifted left within int32.
+
+    With outliers, sums can exceed what int8 inputs reach; they are clipped there.
+    """
     return 31 - math.ceil(math.log2(127 * 128 * k + 1))
 
 
@@ -121,7 +124,9 @@ def _multiplier(scale: np.ndarray, shift: int) -> np.ndarray:
 def glu_reference(sums: np.ndarray, k: int, fmt: GluFormat, table: np.ndarray) -> np.ndarray:
     """``h`` [rows, channels] int16 for ``sums`` [rows, 2 * columns] int32: gate, padding, up, padding."""
     channels = fmt.multipliers.shape[1]
-    shifted = sums.reshape(len(sums), 2, -1)[:, :, :channels].astype(np.int64) << depth_shift(k)
+    largest = _LARGEST >> depth_shift(k)
+    clipped = np.clip(sums.reshape(len(sums), 2, -1)[:, :, :channels].astype(np.int64), -largest, largest)
+    shifted = clipped << depth_shift(k)
     g, u = (_multiply(shifted[:, i], fmt.multipliers[i]) for i in (0, 1))
     position_shift, up_shift, out_shift, _ = (int(s) for s in fmt.shifts)
     position = np.clip(g >> position_shift, -32768, 32767) >> 1
@@ -156,14 +161,16 @@ def emit_glu_element(
         depth: ``depth_shift`` of the linears.
     """
     position_shift, up_shift, out_shift = shifts
-    g, u = (T.bind(_fraction(value << depth, m)) for value, m in zip(sums, multipliers, strict=True))
+    largest = _LARGEST >> depth
+    clipped = [tirx.min(tirx.max(value, _int32(-largest)), _int32(largest)) for value in sums]
+    g, u = (T.bind(_fraction(value << depth, m)) for value, m in zip(clipped, multipliers, strict=True))
     position = T.bind(tirx.min(tirx.max(g >> position_shift, _int32(-32768)), _int32(32767)) >> 1)
     start, rise = (tirx.Cast("int32", table(i, (position >> 8) & (SEGMENTS - 1))) for i in (0, 1))
     curve = start + ((rise * (position & 255) + 128) >> 8)
     activated = tirx.Cast("int64", g) * tirx.Cast("int64", curve) + _int64(2**14)
     limit = T.bind(_int32(_LARGEST) >> up_shift)
-    clipped = tirx.min(tirx.max(u, _int32(0) - limit), limit) << up_shift
-    product = _fraction(tirx.Cast("int32", activated >> _int64(15)), clipped)
+    factor = tirx.min(tirx.max(u, _int32(0) - limit), limit) << up_shift
+    product = _fraction(tirx.Cast("int32", activated >> _int64(15)), factor)
     rounded = (product + ((_int32(1) << out_shift) >> 1)) >> out_shift
     return tirx.min(tirx.max(rounded, _int32(-32768)), _int32(LARGEST))
 

@@ -48,13 +48,11 @@ def emit_outliers(
     emit = _Words(high, w, y, lanes, dot)
     with T.serial(*rows) as row:
         with T.serial(0, steps // _WORDS) as group:
-            words = [T.bind(emit.word(row, group * _WORDS + i)) for i in range(_WORDS)]
-            with T.If(_any(words)), T.Then():
-                for i, word in enumerate(words):
-                    emit.add(row, group * _WORDS + i, word)
+            words = [emit.word(row, group * _WORDS + i) for i in range(_WORDS)]
+            with T.If(_any(words)), T.Then(), T.serial(0, _WORDS) as i:
+                emit.add(row, group * _WORDS + i)
         with T.serial(0, steps % _WORDS) as rest:
-            step = T.bind(steps // _WORDS * _WORDS + rest)
-            emit.add(row, step, T.bind(emit.word(row, step)))
+            emit.add(row, steps // _WORDS * _WORDS + rest)
 
 
 def _any(words: list[tirx.Expr]) -> tirx.Expr:
@@ -79,9 +77,10 @@ class _Words:
         """Four activations as an int32."""
         return T.reinterpret(self.flat[tirx.Ramp(4 * (row * self.steps + step), 1, 4)], dtype="int32")
 
-    def add(self, row: tirx.Expr, step: tirx.Expr, word: tirx.Expr) -> None:
-        """Adds its products to all columns, if it is not zero."""
+    def add(self, row: tirx.Expr, step: tirx.Expr) -> None:
+        """Adds a word's products to all columns, if it is not zero."""
         parts = _COLUMNS // self.lanes
+        word = T.bind(self.word(row, step))
         with T.If(word != 0), T.Then():
             offset = T.bind(-self.dot(self._constant(0), self._constant(_ALL_BYTES_128), word))
             with T.serial(0, self.y.shape[1] // _COLUMNS) as block:

@@ -18,7 +18,8 @@ from .tasks import Task
 
 INPUTS = ("input_ids", "positions")
 PARAMETER_PREFIX = "param:"
-_NPU_WEIGHTS = {"linear": 1, "mlp": 5}
+# Activations and parameters of the functions that the NPU worker can call.
+_NPU_ARGUMENTS = {"linear": (1, 1), "mlp": (2, 5)}
 
 Duration = Callable[[FunctionSpec, str, int], float]
 """Expected seconds of a function on a processor that computes that many rows."""
@@ -85,7 +86,7 @@ class CallGraph:
         """Names of the parameters that NPU calls read, in order of use."""
         calls = [self.graph.calls[index] for index in self.live]
         on_npu = [call for call in calls if self.functions[call.function].processor == "npu"]
-        args = (arg for call in on_npu for arg in call.args[1:])
+        args = (arg for call in on_npu for arg in call.args if arg.startswith(PARAMETER_PREFIX))
         return tuple(dict.fromkeys(arg.removeprefix(PARAMETER_PREFIX) for arg in args))
 
     def expand(
@@ -166,15 +167,16 @@ def _find_producers(graph: Graph, functions: dict[str, FunctionSpec], caches: se
 
 
 def _check_npu_call(index: int, call: Call, function: FunctionSpec) -> None:
-    """The NPU worker knows one calling convention: (activation, weights...) -> accumulator."""
+    """The NPU worker knows one calling convention: (activations..., parameters...) -> accumulator."""
     if function.processor != "npu":
         return
     is_weight = [arg.startswith(PARAMETER_PREFIX) for arg in call.args]
-    expected = [False, *[True] * _NPU_WEIGHTS.get(function.kind, 0)]
-    if function.kind not in _NPU_WEIGHTS or is_weight != expected or len(call.outputs) != 1:
+    activations, parameters = _NPU_ARGUMENTS.get(function.kind, (0, 0))
+    expected = [False] * activations + [True] * parameters
+    if function.kind not in _NPU_ARGUMENTS or is_weight != expected or len(call.outputs) != 1:
         raise _bad_graph(
             f"call {index} of NPU function {call.function!r} ({function.kind}) has arguments {call.args}: "
-            "expected a linear of an activation and a weight, or an mlp of an activation and five "
+            "expected a linear of an activation and a weight, or an mlp of two activations and five "
             "parameters, with one output"
         )
 

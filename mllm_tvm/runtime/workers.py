@@ -114,7 +114,8 @@ class NpuWorker:
     """Runs integer functions on a device session, which lives on a thread of its own.
 
     Weights are uploaded once, when the worker is made. Activation buffers are kept per shape; they have as
-    many rows as the chunk is long, and only the valid ones are copied and meaningful.
+    many rows as the chunk is long. Rows beyond a chunk's tokens are zero: the time of an outlier's product
+    must not depend on what was there.
     """
 
     def __init__(self, open_session: Callable[[], Session], weights: Mapping[str, np.ndarray]) -> None:
@@ -131,8 +132,9 @@ class NpuWorker:
 
     def execute(self, step: Step, values: RunValues) -> None:
         """Run one step; call on the worker's thread. Raises DeviceError when the device fails."""
-        rows = np.from_dlpack(values.arguments(step)[0])
-        values.store(step, [self._call(step, rows)])
+        arguments = zip(step.call.args, values.arguments(step), strict=True)
+        activations = [np.from_dlpack(v) for name, v in arguments if not name.startswith(PARAMETER_PREFIX)]
+        values.store(step, [self._call(step, activations)])
 
     def close(self) -> None:
         """Close the session and end the thread; a device that died already is no error."""
@@ -151,18 +153,20 @@ class NpuWorker:
             with contextlib.suppress(DeviceError):
                 session.close()
 
-    def _call(self, step: Step, rows: np.ndarray) -> np.ndarray:
-        """[n, K] int8 -> [n, N] int32, through device buffers of the chunk's length."""
+    def _call(self, step: Step, activations: Sequence[np.ndarray]) -> np.ndarray:
+        """[n, K] int8 each -> [n, N] int32, through device buffers of the chunk's length."""
         assert self._session is not None
         function, length = step.function, step.plan.length
-        x = self._buffer("x", "int8", length, function.k)
+        inputs = [self._buffer(f"x{i}", "int8", length, function.k) for i in range(len(activations))]
+        for x, rows in zip(inputs, activations, strict=True):
+            self._session.write(x, _padded(rows, length))
+        names = (arg.removeprefix(PARAMETER_PREFIX) for arg in step.call.args)
+        weights = [self._weights[name] for name in names if name in self._weights]
         y = self._buffer("y", "int32", length, function.n)
-        self._session.write(x, rows)
-        weights = [self._weights[arg.removeprefix(PARAMETER_PREFIX)] for arg in step.call.args[1:]]
         scratch = self._scratch(function, length)
-        cost = self._session.call(f"{function.name}_m{length}", x, *weights, *scratch, y)
+        cost = self._session.call(f"{function.name}_m{length}", *inputs, *weights, *scratch, y)
         self.counts = self.counts.plus(cost.packets, cost.instructions, cost.hvx_instructions)
-        return self._session.download(y, aligned_empty((len(rows), function.n), "int32"))
+        return self._session.download(y, aligned_empty((len(activations[0]), function.n), "int32"))
 
     def _scratch(self, function: FunctionSpec, length: int) -> list[Any]:
         """The sums of gate and up and the activated values, which stay on the device."""
@@ -177,6 +181,15 @@ class NpuWorker:
             assert self._session is not None
             self._buffers[key] = self._session.empty((rows, columns), dtype)
         return self._buffers[key]
+
+
+def _padded(rows: np.ndarray, length: int) -> np.ndarray:
+    """``rows`` with zeros below, ``length`` in all."""
+    if len(rows) == length:
+        return rows
+    padded = aligned_empty((length, *rows.shape[1:]), rows.dtype)
+    padded[: len(rows)], padded[len(rows) :] = rows, 0
+    return padded
 
 
 def _outputs(result: Any, names: Sequence[str]) -> Sequence[Any]:

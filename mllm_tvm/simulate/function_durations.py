@@ -33,7 +33,7 @@ class FunctionDurations:
 
     def _work(self, function: FunctionSpec, processor: str) -> Work:
         if function.weights:
-            transfer = function.k + 4 * function.n if processor == "npu" else 0
+            transfer = function.input_bytes + 4 * function.n if processor == "npu" else 0
             return Work(function.weights, transfer, float_bytes=_GATE_BYTES * function.channels)
         macs = 2 * self._hidden if function.kind == "dynamic" else 0
         return Work(float_bytes=_FLOAT_BYTES[function.kind] * self._hidden, context_macs=macs)

@@ -63,23 +63,27 @@ class _Binder(relax.PyExprMutator):
         return relax.call_tir(kernel, tensors, out_ty=call.ty_args[0])
 
     def _mlp(self, call: tvm.ir.Call) -> relax.Expr:
-        """Four kernels for what the NPU does in one."""
-        x, gate_up, *parameters, down = call.args[1]
+        """Five kernels for what the NPU does in one."""
+        x_low, x_high, gate_up, *parameters, down = call.args[1]
         blocks, steps, lanes, bytes_ = _static_shape(MLP_W8A8, gate_up.ty)
         _, channels = _static_shape(MLP_W8A8, parameters[0].ty)
-        rows = x.ty.shape[0]
-        sums = self._linear(x, gate_up, relax.TensorType((rows, blocks * lanes), "int32"))
+        rows = x_low.ty.shape[0]
+        out = relax.TensorType((rows, blocks * lanes), "int32")
+        sums = self.builder_.emit(self._with_outliers(x_low, x_high, gate_up, out))
         glu = self.builder_.add_func(glu_w8a8(steps * bytes_, channels), "glu_w8a8")
         hidden = relax.TensorType((rows, channels), "int8")
         h = self.builder_.emit(relax.call_tir(glu, [sums, *parameters], out_ty=[hidden, hidden]))
         low, high = (self.builder_.emit(relax.TupleGetItem(h, i)) for i in (0, 1))
-        outliers = self.builder_.add_func(outliers_w8a8(self.vnni), "outliers_w8a8")
-        arguments = [high, down, self._linear(low, down, call.ty_args[0])]
-        return relax.call_tir(outliers, arguments, out_ty=call.ty_args[0])
+        return self._with_outliers(low, high, down, call.ty_args[0])
 
-    def _linear(self, x: relax.Var, weight: relax.Var, out: relax.TensorType) -> relax.Var:
-        call = self.builder_.normalize(relax.call_dps_packed(LINEAR_W8A8, [x, weight], out_ty=out))
-        return self.builder_.emit(self.visit_call_(call))
+    def _with_outliers(
+        self, low: relax.Var, high: relax.Var, weight: relax.Var, out: relax.TensorType
+    ) -> relax.Expr:
+        """The linear of an activation of two bytes."""
+        call = self.builder_.normalize(relax.call_dps_packed(LINEAR_W8A8, [low, weight], out_ty=out))
+        sums = self.builder_.emit(self.visit_call_(call))
+        outliers = self.builder_.add_func(outliers_w8a8(self.vnni), "outliers_w8a8")
+        return relax.call_tir(outliers, [high, weight, sums], out_ty=out)
 
 
 def _linear(call: tvm.ir.Call, vnni: bool) -> tirx.PrimFunc:

@@ -20,8 +20,8 @@ _VECTORS = GROUP // _WORDS
 _TABLE_GROUPS = ((0, 1, 2, 3), (12, 13, 14, 15))
 
 
-class HiddenBuffers(NamedTuple):
-    """Low and high bytes of the values between the linears, [m, channels] int8 each."""
+class TwoBytes(NamedTuple):
+    """Low and high bytes of activations, [m, channels] int8 each (`targets.outliers`)."""
 
     low: tirx.Buffer
     high: tirx.Buffer
@@ -36,7 +36,7 @@ class GluBuffers(NamedTuple):
 
 
 def emit_glu(
-    sums: tirx.Buffer, parameters: GluBuffers, h: HiddenBuffers, depth: int, hvx: bool, contexts: int
+    sums: tirx.Buffer, parameters: GluBuffers, h: TwoBytes, depth: int, hvx: bool, contexts: int
 ) -> None:
     """Emits ``h``, [m, channels] each, from ``sums [m, 2 * columns] int32``: gate, padding, up, padding.
 
@@ -67,7 +67,7 @@ def share_rows(rows: int, contexts: int) -> Iterator[tuple[Expr, Expr]]:
 class _Rows:
     """Emits loops over rows."""
 
-    def __init__(self, sums: tirx.Buffer, parameters: GluBuffers, h: HiddenBuffers, depth: int) -> None:
+    def __init__(self, sums: tirx.Buffer, parameters: GluBuffers, h: TwoBytes, depth: int) -> None:
         self.sums, self.parameters, self.h, self.depth = sums, parameters, h, depth
         self.up_column = int(sums.shape[1]) // 2
 
@@ -142,8 +142,8 @@ def _load_table(table: tirx.Buffer, kind: int) -> list[Expr]:
 
 def _group(gate: list[Expr], up: list[Expr], c: _Constants) -> tuple[Expr, Expr]:
     """128 results: a vector of low bytes and one of high bytes."""
-    g = [_fraction(_left(v, c.depth_shift), m) for v, m in zip(gate, c.gate, strict=True)]
-    u = [_fraction(_left(v, c.depth_shift), m) for v, m in zip(up, c.up, strict=True)]
+    g = [_fraction(_shifted(v, c.depth_shift), m) for v, m in zip(gate, c.gate, strict=True)]
+    u = [_fraction(_shifted(v, c.depth_shift), m) for v, m in zip(up, c.up, strict=True)]
     curve = _curve(g, c)
     products = [_product(*operands, c) for operands in zip(g, curve, u, strict=True)]
     halfwords = [_pack("vpackwh.sat", *products[i : i + 2]) for i in (0, 2)]
@@ -199,8 +199,10 @@ def _fraction(a: Expr, b: Expr) -> Expr:
     return T.bind(_hvx("vmpyowh.rnd.sacc", _hvx("vmpyewuh", a, b), a, b))
 
 
-def _left(v: Expr, shift: int) -> Expr:
-    return T.bind(_hvx("vaslw", v, tirx.const(shift, "int32")))
+def _shifted(v: Expr, shift: int) -> Expr:
+    limit = (2**31 - 1) >> shift
+    clipped = _hvx("vmaxw", _hvx("vminw", v, constant(limit, _WORDS)), constant(-limit, _WORDS))
+    return T.bind(_hvx("vaslw", clipped, tirx.const(shift, "int32")))
 
 
 def _pack(name: str, first: Expr, second: Expr) -> Expr:

@@ -1,6 +1,6 @@
 """A gated MLP as one kernel: gate and up linear, integer activation, down linear, without leaving the NPU.
 
-The values in between have 16 bits: what exceeds int8 is not clipped, and needs no shadow path on the CPU.
+Inputs of linears have 16 bits, in two bytes: what exceeds int8 is not clipped, and needs no shadow path.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from tvm.script.ir_builder import tirx as T  # noqa: N812 (the name TVM uses eve
 
 from targets.errors import TargetError
 from targets.glu import GROUP, SEGMENTS, SHIFTS, depth_shift
-from targets.hexagon.glu import GluBuffers, HiddenBuffers, emit_glu, share_rows
+from targets.hexagon.glu import GluBuffers, TwoBytes, emit_glu, share_rows
+from targets.hexagon.intrin import DotUnit
 from targets.hexagon.linear import choose_unit, emit_linear
 from targets.hexagon.tiling import COLUMNS, Tiling, check_address_space
 from targets.outliers import emit_outliers
@@ -46,13 +47,14 @@ def mlp_w8a8(
     tilings: tuple[Tiling | None, Tiling | None] = (None, None),
     contexts: int = 1,
 ) -> tirx.PrimFunc:
-    """The kernel ``name(x, gate_up, multipliers, shifts, table, down, sums, low, high, y)``, all contiguous.
+    """The kernel ``name(x, gate_up, multipliers, shifts, table, down, sums, h, y)``, all contiguous.
 
-    ``x [m, k] int8`` and ``y [m, n] int32`` are activations; ``gate_up`` and ``down`` packed weights as of
+    ``x`` and ``h`` are two arguments each, low and high bytes (`targets.outliers`): ``x`` [m, k] and ``h``
+    [m, channels] int8; ``y`` is [m, n] int32; ``gate_up`` and ``down`` packed weights as of
     ``linear_w8a8``; ``multipliers [2, channels] int32``, ``shifts [4] int32`` and ``table [2, 128] int16`` as
-    of ``targets.glu``; ``sums [m, 2 * columns] int32``, ``low`` and ``high [m, channels] int8`` are scratch
-    memory (LLVM knows of arguments that they are aligned and do not overlap). Alignment, ``hvx``, ``tilings``
-    and ``contexts`` as of ``linear_w8a8``.
+    of ``targets.glu``. ``sums [m, 2 * columns] int32`` and ``h`` are scratch memory (LLVM knows of arguments
+    that they are aligned and do not overlap). Alignment, ``hvx``, ``tilings`` and ``contexts`` as of
+    ``linear_w8a8``.
 
     Raises TargetError for a shape ``linear_w8a8`` cannot have, or fewer than 128 channels.
     """
@@ -65,21 +67,25 @@ def mlp_w8a8(
         T.func_name(name)
         T.func_attr({"global_symbol": name, "tirx.noalias": True, "tirx.is_scheduled": True})
         a = _Arguments.of(shape, 4 * units[0].lanes)
-        emit_linear(a.x, a.gate_up, a.sums, units[0], contexts)
+        _emit_linear(a.x, a.gate_up, a.sums, units[0], contexts)
         emit_glu(a.sums, a.parameters, a.h, depth_shift(shape.k), hvx, contexts)
-        emit_linear(a.h.low, a.down, a.y, units[1], contexts)
-        with share_rows(shape.m, contexts) as rows:
-            emit_outliers(a.h.high, a.down, a.y, rows, units[1].lanes, units[1].dot)
+        _emit_linear(a.h, a.down, a.y, units[1], contexts)
     return builder.get()
 
 
+def _emit_linear(x: TwoBytes, w: tirx.Buffer, y: tirx.Buffer, unit: DotUnit, contexts: int) -> None:
+    emit_linear(x.low, w, y, unit, contexts)
+    with share_rows(int(y.shape[0]), contexts) as rows:
+        emit_outliers(x.high, w, y, rows, unit.lanes, unit.dot)
+
+
 class _Arguments(NamedTuple):
-    x: tirx.Buffer
+    x: TwoBytes
     gate_up: tirx.Buffer
     parameters: GluBuffers
     down: tirx.Buffer
     sums: tirx.Buffer
-    h: HiddenBuffers
+    h: TwoBytes
     y: tirx.Buffer
 
     @staticmethod
@@ -87,12 +93,17 @@ class _Arguments(NamedTuple):
         def argument(name: str, extents: tuple[int, ...], dtype: str) -> tirx.Buffer:
             return T.arg(name, T.buffer(extents, dtype, align=align))
 
+        def activation(name: str, columns: int) -> TwoBytes:
+            return TwoBytes(
+                *(argument(f"{name}_{half}", (shape.m, columns), "int8") for half in TwoBytes._fields)
+            )
+
         def weight(name: str, k: int, n: int) -> tirx.Buffer:
             return argument(name, (n // COLUMNS, k // 4, COLUMNS, 4), "uint8")
 
         (m, k, sums), (_, channels, n) = shape.linears
         return _Arguments(
-            argument("x", (m, k), "int8"),
+            activation("x", k),
             weight("gate_up", k, sums),
             GluBuffers(
                 argument("multipliers", (2, channels), "int32"),
@@ -101,7 +112,7 @@ class _Arguments(NamedTuple):
             ),
             weight("down", channels, n),
             argument("sums", (m, sums), "int32"),
-            HiddenBuffers(argument("low", (m, channels), "int8"), argument("high", (m, channels), "int8")),
+            activation("h", channels),
             argument("y", (m, n), "int32"),
         )
 

@@ -12,7 +12,9 @@ from mllm_tvm.evaluate import float_forward, perplexity
 from mllm_tvm.frontend import load_model
 from mllm_tvm.runtime.engine import Engine
 from mllm_tvm.sampling import SamplingConfig
+from targets.glu import GluFormat, glu_reference
 from targets.hexagon.session import open_session
+from targets.outliers import split_bytes
 from targets.packing import linear_w8a8_reference
 
 # Longer than 64 tokens, so two of the three chunk lengths need several chunks.
@@ -80,23 +82,23 @@ def test_sampling_is_reproducible(demo_artifact, host_text):
 def test_every_npu_function_is_bit_exact(demo_artifact, device, require_device):
     """Each kernel of the artifact against NumPy, on random and extreme inputs and the model's own weights."""
     require_device(device)
-    weights = {
-        call.function: demo_artifact.parameters[call.args[1].removeprefix("param:")]
-        for call in demo_artifact.manifest.graph.calls
-        if call.function.startswith("linear")
-    }
+    graph = demo_artifact.manifest.graph
+    assert {function.kind for function in graph.functions if function.processor == "npu"} == {"linear", "mlp"}
+    weights = {call.function: _weights(demo_artifact, call) for call in graph.calls}
     rng = np.random.default_rng(1)
     with open_session(device, demo_artifact.file(SERVERS[device])) as session:
-        for function in demo_artifact.manifest.graph.functions:
+        for function in graph.functions:
             if function.processor != "npu":
                 continue
-            model_weight = weights[function.name]
-            for weight in (model_weight, np.full_like(model_weight, 1), np.full_like(model_weight, 255)):
-                on_device = session.upload(weight)
-                for m in demo_artifact.manifest.chunk_lengths:
-                    _check_kernel(
-                        session, f"{function.name}_m{m}", _inputs(rng, m, function.k), weight, on_device
-                    )
+            on_device = [session.upload(weight) for weight in weights[function.name]]
+            check = _check_mlp if function.kind == "mlp" else _check_linear
+            for m in demo_artifact.manifest.chunk_lengths:
+                check(session, function, m, _inputs(rng, m, function.k), weights[function.name], on_device)
+
+
+def _weights(artifact, call):
+    names = (arg.removeprefix("param:") for arg in call.args if arg.startswith("param:"))
+    return [artifact.parameters[name] for name in names]
 
 
 def _inputs(rng, m, k):
@@ -105,12 +107,34 @@ def _inputs(rng, m, k):
         yield np.full((m, k), value, np.int8)
 
 
-def _check_kernel(session, name, inputs, weight, on_device):
+def _check_linear(session, function, m, inputs, weights, on_device):
     for x in inputs:
-        expected = linear_w8a8_reference(x, weight)
+        expected = linear_w8a8_reference(x, *weights)
         out = session.empty(expected.shape, "int32")
-        session.call(name, session.upload(x), on_device, out)
+        session.call(f"{function.name}_m{m}", session.upload(x), *on_device, out)
         np.testing.assert_array_equal(session.download(out), expected)
+
+
+def _check_mlp(session, function, m, inputs, weights, on_device):
+    gate_up, multipliers, shifts, table, down = weights
+    channels, columns = function.channels, 2 * function.padded_channels
+    for low in inputs:
+        high = np.where(np.arange(low.shape[1]) % 50 == 7, low // 8, 0).astype(np.int8)
+        sums = _two_bytes(low, high, gate_up)
+        h = glu_reference(sums, function.k, GluFormat(multipliers, shifts), table)
+        expected = _two_bytes(*split_bytes(h), down)
+        out = session.empty(expected.shape, "int32")
+        scratch = [
+            session.empty((m, columns), "int32"),
+            *(session.empty((m, channels), "int8") for _ in "lh"),
+        ]
+        arguments = [session.upload(low), session.upload(high), *on_device, *scratch, out]
+        session.call(f"{function.name}_m{m}", *arguments)
+        np.testing.assert_array_equal(session.download(out), expected)
+
+
+def _two_bytes(low, high, packed):
+    return linear_w8a8_reference(low, packed) + 256 * linear_w8a8_reference(high, packed)
 
 
 def test_perplexity_is_close_to_float(demo_artifact):

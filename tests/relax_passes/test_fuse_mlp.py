@@ -1,4 +1,4 @@
-"""Gated MLPs become one kernel call exactly where nothing between their linears is read elsewhere."""
+"""Gated MLPs become one kernel call exactly where nothing inside them is read elsewhere."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tvm import relax
 from relax_passes import pipeline
 from relax_passes.fuse_mlp import FuseMlp
 from relax_passes.graph import LINEAR_W8A8, MLP_W8A8, SHADOW_LINEAR, bindings, op_name, operands
-from relax_passes.quantize_w8a8 import PER_TOKEN, LinearScheme
+from relax_passes.quantize_w8a8 import PER_TOKEN, STATIC, LinearScheme
 
 HIDDEN, CHANNELS = 32, 160
 WEIGHTS = {"gate": (HIDDEN, CHANNELS), "up": (HIDDEN, CHANNELS), "down": (CHANNELS, HIDDEN)}
@@ -24,8 +24,9 @@ def _model(
     up_first: bool = False,
     channels: int = CHANNELS,
     layers: int = 1,
+    exposed: bool = False,
 ) -> tvm.IRModule:
-    """``layers`` MLPs with a residual connection around each."""
+    """``layers`` MLPs with a residual connection around each; ``exposed``: a product is a result, too."""
     builder = relax.BlockBuilder()
     seq = tvm.tirx.Var("seq", "int64")
     x = relax.Var("x", relax.TensorType((seq, HIDDEN), "float32"))
@@ -48,7 +49,7 @@ def _model(
                 product = builder.emit(relax.op.multiply(*factors))
                 down = builder.emit(relax.op.matmul(product, layer["down"]))
                 value = builder.emit(relax.op.add(value, down))
-            result = builder.emit_output(relax.Tuple([value]))
+            result = builder.emit_output(relax.Tuple([value, product] if exposed else [value]))
         builder.emit_func_output(result)
     return builder.get()
 
@@ -64,11 +65,13 @@ def _kernels(function: relax.Function) -> list[str]:
 
 @pytest.mark.parametrize("activation", ["silu", "gelu", "gelu_tanh"])
 @pytest.mark.parametrize("up_first", [False, True])
-def test_a_pruned_mlp_is_one_call(activation: str, up_first: bool) -> None:
+def test_an_mlp_is_one_call(activation: str, up_first: bool) -> None:
     main = _lowered(_model(getattr(relax.op.nn, activation), up_first), PRUNED)
     assert _kernels(main) == [MLP_W8A8]
     call = next(b.value for b in bindings(main) if op_name(b.value) == MLP_W8A8)
-    shapes = {v.name: [int(e) for e in v.ty.shape.values] for v in operands(call)[1:]}
+    low, high, *parameters = operands(call)
+    assert {str(v.ty.dtype) for v in (low, high)} == {"int8"}
+    shapes = {v.name: [int(e) for e in v.ty.shape.values] for v in parameters}
     assert shapes == {
         "gate.int8+up.int8.packed": [10, 8, 32, 4],
         "gate+up+down.glu_multipliers": [2, CHANNELS],
@@ -81,21 +84,20 @@ def test_a_pruned_mlp_is_one_call(activation: str, up_first: bool) -> None:
     assert scales == {"gate.input_scale", "down.output_scale"}
 
 
-def test_the_shadow_path_of_the_down_projection_becomes_a_part() -> None:
-    main = _lowered(_model(), {**PRUNED, "down": LinearScheme(shadow=True, hot_rows=2)})
+@pytest.mark.parametrize("shadowed", [["down"], ["gate", "up"], sorted(WEIGHTS)], ids="+".join)
+def test_shadow_paths_become_parts(shadowed: list[str]) -> None:
+    linears = {**PRUNED, **dict.fromkeys(shadowed, LinearScheme(shadow=True, hot_rows=2))}
+    main = _lowered(_model(), linears)
     names = [op_name(binding.value) for binding in bindings(main)]
     assert MLP_W8A8 in names
     assert not {LINEAR_W8A8, SHADOW_LINEAR, "relax.where"} & set(names)
-    assert {p.name for p in main.params if p.name.startswith("down")} == {
-        "down.output_scale",
-        "down.int8.packed",
-    }
+    assert not [p.name for p in main.params if p.name.endswith((".hot", ".hot_slot", ".shadow_counts"))]
 
 
-@pytest.mark.parametrize("kept", ["gate", "up"])
-def test_a_shadow_path_keeps_the_linears_apart(kept: str) -> None:
-    linears = {**PRUNED, kept: LinearScheme(shadow=True)}
-    assert _kernels(_lowered(_model(), linears)) == [LINEAR_W8A8] * 2
+@pytest.mark.parametrize("shadow", [False, True])
+def test_a_value_that_is_read_elsewhere_keeps_the_linears_apart(shadow: bool) -> None:
+    linears = dict.fromkeys(WEIGHTS, LinearScheme(shadow=shadow, hot_rows=1))
+    assert _kernels(_lowered(_model(exposed=True), linears)) == [LINEAR_W8A8] * 2
 
 
 @pytest.mark.parametrize(
@@ -114,7 +116,7 @@ def test_scales_of_rows_keep_the_linears_apart() -> None:
 
 def test_layers_are_decided_one_by_one_and_share_the_function() -> None:
     names = [f"{n}{'.' + str(i) if i else ''}" for i in range(3) for n in WEIGHTS]
-    linears = {name: LinearScheme(shadow=name == "up.1") for name in names}
+    linears = {n: LinearScheme(PER_TOKEN if n.endswith(".1") else STATIC, shadow=False) for n in names}
     mod = pipeline.run(_model(layers=3), linears, fuse_mlp=True)
     functions = {g.name_hint: f for g, f in mod.functions.items() if g.name_hint != "main"}
     fused = functions[f"mlp_{HIDDEN}x{CHANNELS}x{HIDDEN}"]

@@ -16,7 +16,7 @@ from targets.hexagon.mlp import MlpShape, mlp_w8a8
 from targets.hexagon.session import Counters, DeviceSession, open_session
 from targets.hexagon.target import hexagon_target, host_target
 from targets.hexagon.toolchain import ServerKind, link_server
-from targets.outliers import split_bytes
+from targets.outliers import LARGEST, split_bytes
 from targets.packing import linear_w8a8_reference, pack_weight
 
 from .kernels import needs_qemu
@@ -26,6 +26,7 @@ SHAPES = {
     "overlap": (MlpShape(5, 64, 172, 64), 1),
     "groups": (MlpShape(16, 64, 256, 96), 4),
 }
+OUTLIER_SHARE = 0.01
 
 
 class Case:
@@ -35,7 +36,8 @@ class Case:
         rng = np.random.default_rng(shape.m)
         m, k, channels, n = shape
         self.shape = shape
-        self.x = rng.integers(-128, 128, (m, k), dtype=np.int8)
+        outliers = rng.random((m, k)) < OUTLIER_SHARE
+        self.x = np.where(outliers, rng.integers(-2000, 2000, (m, k)), rng.integers(-128, 128, (m, k)))
         weights = [rng.integers(-128, 128, (k, channels), dtype=np.int8) for _ in range(2)]
         self.gate_up = np.concatenate([pack_weight(weight) for weight in weights])
         self.down = pack_weight(rng.integers(-128, 128, (channels, n), dtype=np.int8))
@@ -44,20 +46,25 @@ class Case:
         self.table = activation_table("silu")
 
     def expected(self) -> np.ndarray:
-        sums = linear_w8a8_reference(self.x, self.gate_up)
-        low, high = split_bytes(glu_reference(sums, self.shape.k, self.format, self.table))
-        self.outliers = float(np.mean(high != 0))
-        return linear_w8a8_reference(low, self.down) + 256 * linear_w8a8_reference(high, self.down)
+        sums = _product(self.x, self.gate_up)
+        h = glu_reference(sums, self.shape.k, self.format, self.table)
+        self.outliers = float(np.mean(split_bytes(h)[1] != 0))
+        return _product(h, self.down)
 
     def run(self, session: DeviceSession, kernel: str) -> tuple[np.ndarray, Counters]:
         (m, _, sums), (_, channels, n) = self.shape.linears
         fmt = self.format
-        inputs = (self.x, self.gate_up, fmt.multipliers, fmt.shifts, self.table, self.down)
+        inputs = (*split_bytes(self.x), self.gate_up, fmt.multipliers, fmt.shifts, self.table, self.down)
         y = session.empty((m, n), "int32")
         halves = (session.empty((m, channels), "int8") for _ in range(2))
         scratch = (session.empty((m, sums), "int32"), *halves)
         counters = session.call(kernel, *(session.upload(array) for array in inputs), *scratch, y)
         return session.download(y, np.empty((m, n), np.int32)), counters
+
+
+def _product(x: np.ndarray, packed: np.ndarray) -> np.ndarray:
+    low, high = split_bytes(x)
+    return linear_w8a8_reference(low, packed) + 256 * linear_w8a8_reference(high, packed)
 
 
 @pytest.fixture(scope="module", params=["host", pytest.param("qemu", marks=needs_qemu)])
@@ -83,25 +90,26 @@ def _build(kind: ServerKind, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", SHAPES)
-@pytest.mark.parametrize(("step", "outliers"), [(1.0, 0.0), (0.2, 0.02), (1e-3, 0.8)])
-def test_bit_exact(session: DeviceSession, name: str, step: float, outliers: float) -> None:
+@pytest.mark.parametrize(("step", "fewest", "most"), [(5.0, 0.0, 0.01), (0.2, 0.01, 0.3), (1e-3, 0.6, 1.0)])
+def test_bit_exact(session: DeviceSession, name: str, step: float, fewest: float, most: float) -> None:
     case = Case(SHAPES[name][0], step)
     result, _ = case.run(session, name)
     assert np.array_equal(result, case.expected())
-    assert case.outliers == pytest.approx(outliers, rel=0.2)
+    assert fewest <= case.outliers <= most
 
 
 def test_every_saturated_input_is_exact(session: DeviceSession) -> None:
     case = Case(SHAPES["groups"][0])
-    for value in (-128, 0, 127):
+    for value in (-32768, -128, 0, 127, LARGEST):
         case.x[:] = value
         result, _ = case.run(session, "groups")
         assert np.array_equal(result, case.expected())
 
 
 @pytest.mark.parametrize("session", [pytest.param("qemu", marks=needs_qemu)], indirect=True)
-def test_activation_and_scan_for_outliers_cost_less_than_a_packet_an_element(session: DeviceSession) -> None:
+def test_activation_and_scans_for_outliers_cost_about_a_packet_an_element(session: DeviceSession) -> None:
     case = Case(SHAPES["groups"][0], step=1.0)
+    case.x = np.clip(case.x, -128, 127)
     m, _, channels, _ = case.shape
     _, counters = case.run(session, "groups")
     linears = 0
@@ -109,7 +117,7 @@ def test_activation_and_scan_for_outliers_cost_less_than_a_packet_an_element(ses
         arrays = (np.zeros((rows, k), np.int8), np.zeros((n // 32, k // 4, 32, 4), np.uint8))
         y = session.empty((rows, n), "int32")
         linears += session.call(f"linear{i}", *(session.upload(array) for array in arrays), y).total_packets
-    assert 0 < counters.total_packets - linears < m * channels
+    assert 0 < counters.total_packets - linears < 1.25 * m * channels
 
 
 @pytest.mark.parametrize(
