@@ -51,6 +51,15 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_no_fuse_mlp(parser: argparse.ArgumentParser) -> None:
+    """Keeps gated MLPs apart."""
+    parser.add_argument(
+        "--no-fuse-mlp",
+        action="store_true",
+        help="compute the activations of MLPs without shadow paths on the CPU too, not inside NPU functions",
+    )
+
+
 def add_budgets(parser: argparse.ArgumentParser) -> None:
     """The budgets of the search for input scales."""
     parser.add_argument(

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mllm_tvm.cli.arguments import MODEL_HELP, add_compile_arguments, show_stage
+from mllm_tvm.cli.arguments import MODEL_HELP, add_compile_arguments, add_no_fuse_mlp, show_stage
 
 if TYPE_CHECKING:
     from mllm_tvm.build import CompileSettings
@@ -29,11 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="compile what simulate --search found: chunk lengths, pruned share, placement and policy",
     )
-    parser.add_argument(
-        "--no-fuse-mlp",
-        action="store_true",
-        help="compute the activations of MLPs without shadow paths on the CPU too, not inside NPU functions",
-    )
+    add_no_fuse_mlp(parser)
     parser.add_argument("--dump-ir", default=None, metavar="DIR", help="write the IR after each pass here")
 
 

@@ -12,6 +12,7 @@ from mllm_tvm.cli.arguments import (
     add_budgets,
     add_compile_arguments,
     add_engine_arguments,
+    add_no_fuse_mlp,
     scheme_settings,
 )
 
@@ -66,6 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_engine_arguments(parser)
     add_compile_arguments(parser)
+    add_no_fuse_mlp(parser)
     parser.set_defaults(device="host")
 
 
@@ -77,7 +79,9 @@ def execute(args: argparse.Namespace) -> int:
 
     settings = EvaluationSettings(
         args.device,
-        CompileSettings.of(args.target, args.chunk_lengths, args.calibration, args.recipe),
+        CompileSettings.of(
+            args.target, args.chunk_lengths, args.calibration, args.recipe, not args.no_fuse_mlp
+        ),
         Limits(args.items, args.text_start, args.beginnings),
         scheme_settings(args),
     )

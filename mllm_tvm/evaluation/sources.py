@@ -90,7 +90,9 @@ class SchemeSource:
         model = rotate(self.model) if recipe.rotated else self.model
         with tempfile.TemporaryDirectory() as scratch:
             settings = self.settings.compile
-            compiled = compile(model, recipe, settings.target, settings.chunk_lengths)
+            compiled = compile(
+                model, recipe, settings.target, settings.chunk_lengths, fuse_mlp=settings.fuse_mlp
+            )
             artifact = compiled.save(Path(scratch) / "artifact")
             with Engine(artifact, device) as engine:
                 yield Run(engine.forward, artifact)
