@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.fused_mlp [MxKxCHANNELSxN ...] [--outliers 0,0.005,0.02] [--json]
 
-The linears are the same kernels, called one by one. ``extra`` is what the fused kernel takes more: the integer
-activation, the scans for outliers and their products; ``returning_bytes`` is what would cross to the CPU and
+The linears are the same kernels, called one by one. ``extra`` is what the fused kernel takes more: the
+integer activation, the scans for outliers and their products; ``returning_bytes`` is what would cross to the CPU and
 back instead: the sums, and the int8 values. Every result is compared bit for bit.
 """
 
@@ -31,7 +31,7 @@ OUTLIERS = "0,0.005,0.02"
 
 
 class Case:
-    """Random weights of a shape, and inputs of which a share is outliers: in ``x`` and between the linears."""
+    """Random weights of a shape; a share of ``x`` and of the values between the linears is outliers."""
 
     def __init__(self, shape: MlpShape, outliers: float) -> None:
         rng = np.random.default_rng(0)
@@ -59,7 +59,7 @@ def _product(x: np.ndarray, packed: np.ndarray) -> np.ndarray:
 
 def measure(session: DeviceSession, name: str, case: Case) -> dict[str, object]:
     """One row of the table."""
-    m, k, channels, n = case.shape
+    m, _, channels, n = case.shape
     weights = [session.upload(w) for w in (case.gate_up, case.down)]
     parameters = [session.upload(v) for v in (case.format.multipliers, case.format.shifts, case.table)]
     x, h = ([session.upload(half) for half in split_bytes(v)] for v in (case.x, case.h))
