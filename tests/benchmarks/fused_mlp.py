@@ -3,8 +3,8 @@
     python -m tests.benchmarks.fused_mlp [MxKxCHANNELSxN ...] [--outliers 0,0.005,0.02] [--json]
 
 The linears are the same kernels, called one by one. ``extra`` is what the fused kernel takes more: the
-integer activation, the scans for outliers and their products; ``returning_bytes`` is what would cross to the CPU and
-back instead: the sums, and the int8 values. Every result is compared bit for bit.
+integer activation, the scans for outliers and their products; ``returning_bytes`` is what would cross to the
+CPU and back instead: the sums, and the int8 values. Every result is compared bit for bit.
 """
 
 from __future__ import annotations
