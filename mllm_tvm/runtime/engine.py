@@ -10,7 +10,6 @@ from dataclasses import replace
 from types import TracebackType
 
 import numpy as np
-import tvm
 import tvm_ffi
 from tvm.relax import VirtualMachine
 
@@ -21,6 +20,7 @@ from mllm_tvm.simulate.function_durations import FunctionDurations
 from mllm_tvm.simulate.profile import load_profile
 from mllm_tvm.tokenizer import Tokenizer
 from targets.cpu.build import load_vm
+from targets.cpu.threads import threads_setting, use_threads
 from targets.hexagon.session import DeviceSession, open_session
 
 from .host_cpu import check_host_cpu
@@ -32,6 +32,9 @@ from .tasks import ScheduleError, Span
 
 class Engine:
     """Runs a compiled model; a context manager. Not safe for use by several threads at once.
+
+    CPU functions use as many threads as the environment variable TVM_NUM_THREADS says, by default one; the
+    number changes times, never results.
 
     Args:
         artifact: an artifact or its directory.
@@ -232,8 +235,7 @@ def _open_runner(artifact: Artifact, device: str, config: RunnerConfig) -> Model
     server = artifact.file(HOST_SERVER if device == "host" else DEVICE_SERVER)
 
     def open_functions() -> VirtualMachine:
-        # The pool of a thread: one lane, one core, the other is for the device or the other lane.
-        tvm.get_global_func("runtime.config_threadpool")(1, 1)
+        use_threads(threads_setting())
         return load_vm(library)
 
     def connect() -> DeviceSession:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from onnx import TensorProto, helper
 from tvm import relax
 
 from mllm_tvm.tensor_file import aligned_empty
+from targets.cpu.threads import THREADS_VARIABLE, use_threads
 from targets.packing import pack_weight
 from tests.targets.cpu.helpers import Function, module, virtual_machine
 
@@ -244,8 +246,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="*", default=[1, 2], metavar="N", help="1 2")
     parser.add_argument("--json", action="store_true", help="print one JSON object for each case")
     args = parser.parse_args()
+    os.environ[THREADS_VARIABLE] = str(max(args.threads))
     for threads in args.threads:
-        tvm.get_global_func("runtime.config_threadpool")(1, threads)
+        use_threads(threads)
         torch.set_num_threads(threads)
         for case in cases(args.size):
             if args.only in case.name:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from unittest import mock
 
 import numpy as np
 import tvm
@@ -12,7 +14,7 @@ from tvm import relax, tirx
 
 from targets.cpu.build import build, compile_options
 from targets.cpu.target import cpu_target
-from targets.cpu.threads import configure_threads
+from targets.cpu.threads import THREADS_VARIABLE, use_threads
 
 Array = np.ndarray
 # A dimension is an extent or the name of a symbolic one.
@@ -101,7 +103,8 @@ def with_threads(count: int, call: Callable[[], Array]) -> Array:
     """The result of ``call`` on a new thread, whose kernels use ``count`` threads."""
 
     def configured() -> Array:
-        configure_threads(count)
+        with mock.patch.dict(os.environ, {THREADS_VARIABLE: str(count)}):
+            use_threads(count)
         return call()
 
     with ThreadPoolExecutor(1) as executor:
