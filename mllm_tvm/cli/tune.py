@@ -31,7 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--key", default="hexagon-qemu", metavar="KEY", help="devices of the tracker (hexagon-qemu)"
     )
-    parser.add_argument("--devices", type=int, default=2, metavar="N", help="devices used at a time (2)")
+    parser.add_argument(
+        "--devices", type=int, default=2, metavar="N", help="devices, and compilers, at a time (2)"
+    )
     parser.add_argument(
         "--chunk-lengths", type=lengths, default=_DEFAULT_LENGTHS, metavar="N,N", help="rows (16,64,256)"
     )
