@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from mllm_tvm.manifest import FunctionSpec
+from mllm_tvm.manifest import FunctionSpec, Processor
 
 from .planner import descending_lengths
 from .task_graph import Duration
@@ -25,11 +25,12 @@ def estimate(function: FunctionSpec, processor: str, rows: int, hidden_size: int
 
 
 def chunk_costs(
-    functions: Iterable[FunctionSpec], chunk_lengths: Iterable[int], duration: Duration
+    functions: Iterable[FunctionSpec],
+    chunk_lengths: Iterable[int],
+    duration: Duration,
+    processor: Processor = "npu",
 ) -> Mapping[int, float]:
-    """NPU seconds of one chunk of each length, for the planner.
-
-    CPU work is left out: it runs on a prompt's valid rows only, however they are cut.
+    """Seconds of one full chunk of each length on a processor, for the planner.
 
     Args:
         functions: one for each call of a chunk.
@@ -39,8 +40,8 @@ def chunk_costs(
     Raises:
         ScheduleError: no chunk lengths, or one that is not positive.
     """
-    on_npu = [function for function in functions if function.processor == "npu"]
-    return {m: sum(duration(f, "npu", m) for f in on_npu) for m in descending_lengths(chunk_lengths)}
+    placed = [function for function in functions if function.processor == processor]
+    return {m: sum(duration(f, processor, m) for f in placed) for m in descending_lengths(chunk_lengths)}
 
 
 class DurationModel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import wait
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from .decode import DecodeProgram
 from .dispatch import Dispatcher
 from .durations import DurationModel, chunk_costs
 from .kv_cache import KvCache
-from .planner import ChunkPlan, plan_chunks
+from .planner import ChunkCosts, ChunkPlan, plan_prefill
 from .policies import DEFAULT_POLICY, Policy, find_policy
 from .scheduler import Scheduler, run_on_virtual_clock
 from .stats import NpuCounts, SchedulingCost
@@ -77,8 +78,7 @@ class ModelRunner:
         self._failure: str | None = None
         _check_parameters(self._graph, parameters)
         calls = [self._graph.functions[graph.calls[index].function] for index in self._graph.live]
-        planned = config.durations or measured_durations(config.hidden_size)
-        self._chunk_costs = chunk_costs(calls, config.chunk_lengths, planned)
+        self._chunk_costs = _chunk_costs(self._graph, config)
         self._cpu = CpuWorker(open_functions, {function.name for function in calls})
         self._decode = DecodeProgram(self._graph, self._cpu.functions, parameters)
         try:
@@ -98,7 +98,9 @@ class ModelRunner:
         Raises PromptError for no tokens or more than fit, DeviceError when the device fails or has failed.
         """
         self._check(len(token_ids))
-        chunks = plan_chunks(len(token_ids), self._config.chunk_lengths, self._chunk_costs)
+        begin = time.perf_counter()
+        chunks = plan_prefill(len(token_ids), self._chunk_costs)
+        planning_s = time.perf_counter() - begin
         tasks = self._graph.expand(chunks, self._config.durations or self._durations, all_logits)
         values = RunValues(self._graph, tasks, self._parameters, self._cache, self.position)
         values.set_inputs(chunks, token_ids)
@@ -109,7 +111,7 @@ class ModelRunner:
         self.position += len(token_ids)
         wanted = range(len(chunks)) if all_logits else [len(chunks) - 1]
         logits = np.concatenate([values.logits(chunk) for chunk in wanted])
-        scheduling = SchedulingCost(scheduler.decisions, scheduler.seconds)
+        scheduling = SchedulingCost(scheduler.decisions, planning_s + scheduler.seconds)
         return Prefill(logits, chunks, self._npu.counts.since(before), timeline, scheduling)
 
     def decode(self, token: int) -> np.ndarray:
@@ -189,6 +191,17 @@ class ModelRunner:
             self._failure = str(error)
         if error is not None:
             raise error
+
+
+def _chunk_costs(graph: CallGraph, config: RunnerConfig) -> ChunkCosts:
+    """What a chunk costs; the head is left out, because it runs once, on one row, however a prompt is cut."""
+    calls = [graph.graph.calls[index] for index in graph.live if not graph.is_head(index)]
+    functions = [graph.functions[call.function] for call in calls]
+    duration = config.durations or measured_durations(config.hidden_size)
+    lengths = config.chunk_lengths
+    return ChunkCosts(
+        chunk_costs(functions, lengths, duration), chunk_costs(functions, lengths, duration, "cpu")
+    )
 
 
 def _check_parameters(graph: CallGraph, parameters: Mapping[str, Any]) -> None:

@@ -35,7 +35,7 @@ class NpuCounts:
 
 @dataclass(frozen=True)
 class SchedulingCost:
-    """Tasks that the scheduler gave out, and the wall-clock seconds that took, planning included."""
+    """Tasks that the scheduler gave out, and the wall-clock seconds that took, chunk plan included."""
 
     decisions: int = 0
     seconds: float = 0.0

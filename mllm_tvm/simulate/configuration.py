@@ -53,7 +53,7 @@ class Configuration:
     last_row_head: bool = False
     """What only the logits need (in the last layer, all behind its keys and values) runs on the last row."""
     plans_chunks: bool = False
-    """Several ways to cut the prompt are simulated and the fastest is taken."""
+    """The engine's planner cuts the prompt, which counts what does not overlap; else NPU time decides."""
     builds_graph: bool = False
     """The NPU graph is built and optimized again for each prompt."""
     sets_up: bool = True

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from mllm_tvm.runtime.planner import ChunkPlan, plan_chunks
+from mllm_tvm.runtime.planner import ChunkCosts, ChunkPlan, plan_chunks, plan_prefill
 from mllm_tvm.runtime.tasks import Task
 
 from .configuration import Configuration
@@ -27,34 +27,21 @@ class Prefill:
         return sum(task.duration for task in self.tasks if task.processor == processor)
 
 
-def candidate_plans(
+def plan_prompt(
     model: ModelShape, configuration: Configuration, cost: CostModel, prompt: int
-) -> list[tuple[ChunkPlan, ...]]:
-    """The cheapest chunks of a prompt on the NPU, for each length of the longest one; long ones first.
-
-    Long chunks cost the NPU least, short ones overlap better: which plan is the fastest takes a simulation.
-    A configuration that does not plan has one plan. Raises SimulationError for an empty prompt.
-    """
+) -> tuple[ChunkPlan, ...]:
+    """How a configuration cuts a prompt; raises SimulationError for an empty prompt."""
     if prompt < 1:
         raise SimulationError(f"prompt has {prompt} tokens, expected at least 1")
-    lengths = sorted(configuration.chunk_lengths or (prompt,))
+    lengths = configuration.chunk_lengths or (prompt,)
     program = chunk_program(model, configuration)
-    prices = {length: _chunk_seconds(program, cost, length) for length in lengths}
+    on_npu = {length: _chunk_seconds(program, cost, "npu", length) for length in lengths}
     if not configuration.plans_chunks:
-        return [plan_chunks(prompt, lengths, prices)]
-    plans = [plan_chunks(prompt, lengths[:bound], prices) for bound in range(len(lengths), 0, -1)]
-    plans += [
-        _behind(length, plan_chunks(prompt - length, lengths[: index + 1], prices))
-        for index, length in enumerate(lengths)
-        if length < prompt
-    ]
-    return list(dict.fromkeys(plans))
-
-
-def _behind(length: int, rest: Sequence[ChunkPlan]) -> tuple[ChunkPlan, ...]:
-    """A full chunk of ``length`` tokens, and ``rest`` after it."""
-    moved = (replace(chunk, start=chunk.start + length) for chunk in rest)
-    return (ChunkPlan(0, length, length), *moved)
+        return plan_chunks(prompt, lengths, on_npu)
+    return plan_prefill(
+        prompt,
+        ChunkCosts(on_npu, {length: _chunk_seconds(program, cost, "cpu", length) for length in lengths}),
+    )
 
 
 def expand_chunks(
@@ -124,10 +111,10 @@ class _Expansion:
         return index
 
 
-def _chunk_seconds(program: Sequence[Op], cost: CostModel, length: int) -> float:
-    """NPU seconds of one chunk: the CPU works on valid rows, however a prompt is cut."""
+def _chunk_seconds(program: Sequence[Op], cost: CostModel, processor: str, length: int) -> float:
+    """Seconds of one full chunk on a processor, but for the head; attention as in the first chunk."""
     return sum(
-        cost.seconds(op.cost(), op.processor, length)
+        cost.seconds(op.cost(), processor, length, (length + 1) / 2)
         for op in program
-        if op.processor == "npu" and not op.head
+        if op.processor == processor and not op.head
     )

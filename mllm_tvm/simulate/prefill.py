@@ -13,7 +13,7 @@ from mllm_tvm.runtime.tasks import PROCESSORS, Span, initial_state, program_orde
 from .bound import prefill_bound
 from .configuration import Configuration
 from .cost import CostModel
-from .expand import Prefill, candidate_plans, expand_chunks
+from .expand import Prefill, expand_chunks, plan_prompt
 from .memory import check_npu_memory
 from .models import ModelShape
 from .profile import DeviceProfile
@@ -63,26 +63,15 @@ class PrefillRun:
 def simulate_prefill(
     model: ModelShape, configuration: Configuration, profile: DeviceProfile, prompt: int
 ) -> PrefillRun:
-    """The prefill of ``prompt`` tokens, by the best of the configuration's chunk plans.
+    """The prefill of ``prompt`` tokens, cut as the configuration's planner cuts it.
 
     Raises SimulationError for an empty prompt or a model that does not fit the profile's NPU memory,
     ScheduleError for an unknown policy.
     """
     check_npu_memory(model, configuration, profile)
     cost = CostModel(profile)
-    first, *others = (
-        expand_chunks(model, configuration, cost, chunks)
-        for chunks in candidate_plans(model, configuration, cost, prompt)
-    )
-    best = _run(model, configuration, prompt, first)
-    for prefill in others:
-        # No schedule is shorter than the work of one processor: most plans need not be scheduled.
-        if max(prefill.busy_s(processor) for processor in PROCESSORS) < best.seconds:
-            best = min(best, _run(model, configuration, prompt, prefill), key=lambda run: run.seconds)
-    return best
-
-
-def _run(model: ModelShape, configuration: Configuration, prompt: int, prefill: Prefill) -> PrefillRun:
+    chunks = plan_prompt(model, configuration, cost, prompt)
+    prefill = expand_chunks(model, configuration, cost, chunks)
     return PrefillRun(model, configuration, prompt, prefill, simulate(prefill.tasks, configuration.policy))
 
 

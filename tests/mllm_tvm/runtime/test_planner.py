@@ -9,7 +9,7 @@ import pytest
 
 from mllm_tvm.manifest import FunctionSpec
 from mllm_tvm.runtime.durations import chunk_costs
-from mllm_tvm.runtime.planner import plan_chunks
+from mllm_tvm.runtime.planner import ChunkCosts, ChunkPlan, plan_chunks, plan_prefill
 from mllm_tvm.runtime.tasks import ScheduleError
 from mllm_tvm.simulate.function_durations import measured_durations
 
@@ -85,3 +85,41 @@ def test_errors() -> None:
             plan_chunks(5, lengths)
     with pytest.raises(ScheduleError, match="chunk length 8 has no cost"):
         plan_chunks(5, (16, 8), {16: 1.0})
+
+
+SMALL = ChunkCosts({4: 2.0, 8: 3.0}, {4: 1.0, 8: 2.0})
+
+
+def test_expected_time_of_plans_by_hand() -> None:
+    """One chunk alone: both processors' work. More hide most of the lesser; the CPU has valid rows only."""
+    assert SMALL.prefill_s([ChunkPlan(0, 6, 8)]) == 3.0 + 2.0 * 6 / 8
+    two = [ChunkPlan(0, 8, 8), ChunkPlan(8, 2, 4)]
+    assert SMALL.prefill_s(two) == pytest.approx(5.0 + 0.3 * 2.5)
+    slow_cpu = ChunkCosts(SMALL.npu, {4: 8.0, 8: 16.0})
+    assert slow_cpu.prefill_s(two) == pytest.approx(20.0 + 0.3 * 5.0)
+    three = [*two, ChunkPlan(10, 4, 4)]
+    assert SMALL.prefill_s(three) == pytest.approx(7.0 + 0.02 * 3.5)
+
+
+def test_two_chunks_overlap_where_one_would_not() -> None:
+    """8 tokens in one chunk take 5, in two 4.6; with a quick CPU one chunk is faster."""
+    assert [chunk.length for chunk in plan_prefill(8, SMALL)] == [4, 4]
+    quick_cpu = ChunkCosts(SMALL.npu, {4: 0.1, 8: 0.2})
+    assert [chunk.length for chunk in plan_prefill(8, quick_cpu)] == [8]
+
+
+@pytest.mark.parametrize("tokens", [1, 7, 64, 300, 1024])
+def test_plans_of_a_prefill_cover_the_prompt(tokens: int) -> None:
+    lengths = (32, 64, 96, 256, 640)
+    costs = ChunkCosts({m: 1.0 + m / 64 for m in lengths}, {m: m / 100 for m in lengths})
+    chunks = plan_prefill(tokens, costs)
+    ends = [chunk.start + chunk.tokens for chunk in chunks]
+    assert [chunk.start for chunk in chunks] == [0, *ends[:-1]]
+    assert ends[-1] == tokens
+    assert all(0 < chunk.tokens <= chunk.length for chunk in chunks)
+    assert costs.prefill_s(chunks) <= costs.prefill_s(plan_chunks(tokens, lengths, costs.npu))
+
+
+def test_plan_of_a_prefill_without_lengths() -> None:
+    with pytest.raises(ScheduleError, match="expected one or more positive lengths"):
+        plan_prefill(5, ChunkCosts({}, {}))
