@@ -82,9 +82,8 @@ def export(
 
 
 def _export_cached(model: Any, ids: torch.Tensor, file: Path, opset: int, dynamo: bool) -> None:
-    config = model.config
-    heads, size = config.num_key_value_heads, model.model.layers[0].self_attn.head_dim
-    past = [torch.randn(1, heads, 4, size) for _ in range(2 * config.num_hidden_layers)]
+    layers = model(ids, use_cache=True).past_key_values.layers
+    past = [torch.randn_like(rows[:, :, :4]) for layer in layers for rows in (layer.keys, layer.values)]
     arguments = (ids, torch.ones(1, 10, dtype=torch.int64), torch.arange(4, 10)[None], *past)
     if dynamo:
         shapes = ({1: DYNAMIC}, {1: DYNAMIC}, {1: DYNAMIC}, tuple({2: DYNAMIC} for _ in past))

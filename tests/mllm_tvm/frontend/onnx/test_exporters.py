@@ -79,6 +79,26 @@ def test_torchscript_with_past(tied: Path, tmp_path: Path) -> None:
     _check(tied, export(tied, tmp_path / "onnx", dynamo=False), SEPARATE)
 
 
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "qwen3": {"head_dim": 24},
+    "gemma": {"num_key_value_heads": 1, "head_dim": 32, "tie_word_embeddings": True},
+    "phi": {"num_key_value_heads": 4},
+    "gpt2": {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 128, "num_key_value_heads": 4},
+    "opt": {"ffn_dim": 96, "word_embed_proj_dim": 64, "num_key_value_heads": 4},
+}
+
+
+@pytest.mark.parametrize("model_type", ARCHITECTURES)
+def test_architectures_with_past(model_type: str, tmp_path: Path) -> None:
+    source = save_llama(tmp_path / "hf", model_type=model_type, **ARCHITECTURES[model_type])
+    runner = FloatModel(load_model(export(source, tmp_path / "onnx", dynamo=False)))
+    logits = runner.run(TOKENS)[0]
+    assert np.abs(logits - reference_logits(source, TOKENS)).max() < MAX_ERROR
+    first = runner.run(TOKENS[:-1])
+    last = runner.run(TOKENS[-1:], first[1:])
+    np.testing.assert_allclose(np.concatenate([first[0], last[0]]), logits, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     "options",
     [{}, {"cached": False, "sdpa": False}, {"opset": 23}],
