@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mllm_tvm.call_graph import extract_graph
 from mllm_tvm.errors import ModelError
 from mllm_tvm.inspection import float_module, partition
+from mllm_tvm.manifest import FunctionSpec
 from mllm_tvm.tuning.workload import Shape
+from targets.hexagon.mlp import MlpShape
 
 MANIFEST = "manifest.json"
 
@@ -27,16 +29,29 @@ def model_shapes(model: str, chunk_lengths: Sequence[int]) -> list[Shape]:
 
 
 def _compiled_linears(model: str) -> list[tuple[int, int]]:
-    functions = extract_graph(partition(float_module(model), shadow_share=0.0)).functions
-    return [(function.k, function.n) for function in functions if function.processor == "npu"]
+    return _linears(extract_graph(partition(float_module(model), shadow_share=0.0)).functions)
 
 
 def _artifact_linears(path: Path) -> list[tuple[int, int]]:
-    functions = _json(path).get("graph", {}).get("functions", [])
-    linears = [(f["k"], f["n"]) for f in functions if f.get("processor") == "npu"]
+    try:
+        linears = _linears(FunctionSpec(**f) for f in _json(path)["graph"]["functions"])
+    except (KeyError, TypeError) as error:
+        raise ModelError(f"{path} lists no functions ({error!r}): compile the model again") from error
     if not linears:
         raise ModelError(f"{path} names no NPU functions: compile the model again")
     return linears
+
+
+def _linears(functions: Iterable[FunctionSpec]) -> list[tuple[int, int]]:
+    """(K, N) of each integer linear; a fused MLP has two."""
+    found: list[tuple[int, int]] = []
+    for function in functions:
+        if function.kind == "mlp":
+            shapes = MlpShape(1, function.k, function.channels, function.n).linears
+            found += [(k, n) for _, k, n in shapes]
+        elif function.processor == "npu":
+            found.append((function.k, function.n))
+    return found
 
 
 def _json(path: Path) -> dict:

@@ -91,9 +91,18 @@ def test_shapes_of_an_artifact(tmp_path: Path) -> None:
     functions = [
         {"name": "a", "processor": "npu", "kind": "linear", "k": 64, "n": 96},
         {"name": "b", "processor": "cpu", "kind": "float", "k": 0, "n": 0},
+        {"name": "c", "processor": "npu", "kind": "mlp", "k": 64, "n": 64, "channels": 100},
     ]
     (tmp_path / "manifest.json").write_text(json.dumps({"graph": {"functions": functions}}))
-    assert model_shapes(str(tmp_path), [16, 64]) == [Shape(16, 64, 96), Shape(64, 64, 96)]
+    linears = [(64, 96), (64, 256), (100, 64)]
+    assert model_shapes(str(tmp_path), [16, 64]) == [Shape(m, k, n) for m in (16, 64) for k, n in linears]
+
+
+@pytest.mark.parametrize("text", ["{}", '{"graph": {"functions": [{"name": "a"}]}}'])
+def test_a_manifest_without_functions_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(ModelError, match=r"manifest.json .*compile the model again"):
+        model_shapes(str(tmp_path), [16])
 
 
 def test_shapes_of_published_models() -> None:

@@ -42,7 +42,7 @@ def target() -> HexagonTarget:
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The manifest of a model whose only kernel is that of SHAPE."""
     folder = tmp_path_factory.mktemp("model")
-    function = {"name": "linear", "processor": "npu", "k": SHAPE.k, "n": SHAPE.n}
+    function = {"name": "linear", "processor": "npu", "kind": "linear", "k": SHAPE.k, "n": SHAPE.n}
     (folder / "manifest.json").write_text(json.dumps({"graph": {"functions": [function]}}))
     return str(folder)
 
