@@ -54,7 +54,11 @@ class QuantizedModel:
 
     def run(self, token_ids: Sequence[int]) -> np.ndarray:
         """Logits after each token, [seq, vocab] float32."""
-        return self._vm.run(token_ids)[0]
+        return self.step(token_ids)[0]
+
+    def step(self, token_ids: Sequence[int], caches: Sequence[np.ndarray] | None = None) -> list[np.ndarray]:
+        """Logits [seq, vocab] float32 and the caches with the tokens appended, after those in ``caches``."""
+        return self._vm.run(token_ids, caches)
 
     def _make(self, name: str, recipe: Recipe) -> np.ndarray:
         dtype, shape = str(self._types[name].dtype), [int(e) for e in self._types[name].shape.values]

@@ -110,6 +110,26 @@ def test_every_channel_an_outlier_equals_float(runner, recipe, ids, exact):
     np.testing.assert_allclose(found, exact, rtol=2e-4, atol=2e-4 * np.abs(exact).max())
 
 
+@pytest.fixture(scope="module")
+def runners(model, calibration, runner):
+    """A compiled module for each way to scale activations."""
+    dynamic = {name: QuantizedModel(model, calibration.recipe(name)) for name in ("dynamic", "llm-int8")}
+    return {"static": runner, **{made.recipe.activation: made for made in dynamic.values()}}
+
+
+@pytest.mark.parametrize("scheme", [name for name, scheme in SCHEMES.items() if not scheme.rotated])
+def test_decoding_agrees_with_prefill(scheme, runners, calibration, ids):
+    """Row by row with caches, or all rows at once: the same scales, so the same logits."""
+    recipe = calibration.recipe(scheme)
+    runners[recipe.activation].use(recipe)
+    whole = runners[recipe.activation].run(ids)
+    caches, rows = None, []
+    for token in ids:
+        logits, *caches = runners[recipe.activation].step([token], caches)
+        rows.append(logits[0])
+    np.testing.assert_array_equal(np.array(rows), whole)
+
+
 def test_executor_swaps_recipes_without_compiling(model, runner, recipe, ids):
     runner.use(recipe)
     before = runner.run(ids)
