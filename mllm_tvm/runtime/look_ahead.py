@@ -19,7 +19,7 @@ from .paper_rule import paper_starts
 from .policy import Policy
 from .tasks import TaskState
 
-STAGGERS = (2.0, 1.5, 3.0, 1.0, 2.5, 0.0, 4.0)
+STAGGERS = (2.0, 3.0, 1.0)
 """How far each chunk is held back, in mean tasks of the critical path; likeliest first."""
 NEAR = 1.002
 """With a schedule this near to the lower bound only the paper's is still compared."""
