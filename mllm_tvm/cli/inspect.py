@@ -105,9 +105,13 @@ def _summary(sharing: Sharing) -> str:
         f"{_prompt(sharing)}\n"
         f"{sharing.npu_functions} NPU functions for each chunk length; {sharing.shared_calls} of "
         f"{sharing.calls} calls of a chunk ({sharing.shared_share:.0%}) are the same for all chunks\n"
-        f"the NPU holds {sharing.shared_bytes / 1e9:.2f} GB; with a graph for each chunk it would hold "
-        f"{sharing.separate_bytes / 1e9:.2f} GB: {sharing.saved_share:.1%} saved"
+        f"the NPU holds {_size(sharing.shared_bytes)}; with a graph for each chunk it would hold "
+        f"{_size(sharing.separate_bytes)}: {sharing.saved_share:.1%} saved"
     )
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.2f} MB"
 
 
 def _prompt(sharing: Sharing) -> str:
@@ -123,7 +127,7 @@ def _comparison(found: Mapping[str, Sharing]) -> str:
     ]
     rows += [
         f"{name:14} {s.npu_functions:13} {f'{s.shared_calls} of {s.calls} ({s.shared_share:.0%})':>18} "
-        f"{s.shared_bytes / 1e9:7.2f} GB {s.separate_bytes / 1e9:7.2f} GB {s.saved_share:6.1%}"
+        f"{_size(s.shared_bytes):>10} {_size(s.separate_bytes):>10} {s.saved_share:6.1%}"
         for name, s in found.items()
     ]
     first = next(iter(found.values()))

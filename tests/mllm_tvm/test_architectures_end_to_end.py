@@ -11,6 +11,7 @@ import torch
 
 import mllm_tvm as mt
 from mllm_tvm.frontend.float_model import FloatModel
+from relax_passes.analyze_token_axis import analyze_token_axis
 from tests.mllm_tvm.frontend.tiny_models import LLAMA3_ROPE, VOCAB_SIZE, save_llama
 from tests.mllm_tvm.shaped_model import uncalibrated_recipe
 
@@ -37,6 +38,8 @@ def _decibels(exact: np.ndarray, actual: np.ndarray) -> float:
 @pytest.mark.parametrize("model_type", MODELS)
 def test_compiled_model_follows_the_float_one(model_type: str, tmp_path: Path) -> None:
     model = mt.load_model(save_llama(tmp_path / "hf", model_type=model_type, **MODELS[model_type]))
+    mixing = [row.op for row in analyze_token_axis(model.module["main"]).rows if row.mixes]
+    assert mixing == ["relax.concat", "relax.concat", "relax.nn.attention"] * model.config.num_layers
     expected = FloatModel(model).run(TOKENS)[0]
     recipe = uncalibrated_recipe(model, shadow_share=1.0)
     artifact = mt.compile(model, recipe, chunk_lengths=LENGTHS).save(tmp_path / "artifact")
