@@ -166,13 +166,13 @@ def cost_model(warmup: int) -> ms.cost_model.XGBModel:
     """XGBoost over tiling features; the first ``warmup`` candidates are picked at random."""
     # MetaSchedule retrains from scratch after each batch. It stops when the best of the training set rank
     # first, long before the others are in order: hence the many rounds.
-    config = ms.cost_model.xgb_model.XGBConfig(max_depth=4, gamma=0.0, min_child_weight=0, eta=0.1, seed=43)
+    config = ms.cost_model.xgb_model.XGBConfig(max_depth=4, gamma=0.0, min_child_weight=0, eta=0.2, seed=43)
     return ms.cost_model.XGBModel(
         extractor=TilingFeatures(),
         config=config,
         num_warmup_samples=warmup,
         verbose_eval=0,
-        early_stopping_rounds=200,
+        early_stopping_rounds=80,
         num_tuning_cores=1,
         adaptive_training=False,
     )

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple
@@ -65,7 +66,11 @@ def correlation(log: TuningLog, seed: int) -> dict[str, float]:
     rng = np.random.default_rng(seed)
     model = cost_model(warmup=1)
     held: list[tuple[ms.TuneContext, list, np.ndarray]] = []
-    for shape, records in records_by_shape(log).items():
+    groups = list(records_by_shape(log).items())
+    # It would train after each shape; once, with the last, is enough.
+    model.adaptive_training, model.last_train_size = True, sys.maxsize
+    for shape, records in groups:
+        model.adaptive_training = shape != groups[-1][0]
         context = tune_context(shape, log.target, seed)
         costs = np.array([float(record.run_secs[0]) for record in records])
         back = rng.permutation(len(records)) < len(records) // _HELD_BACK
