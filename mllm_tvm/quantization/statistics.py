@@ -14,7 +14,7 @@ SMOOTHINGS = (0.0, 0.5, 0.75, 1.0)
 """Exponents of the channels' abs max in the smoothing candidates; 0 is no smoothing."""
 
 # Outputs are computed for every so many tokens: only their mean energy is needed.
-_SIGNAL_STRIDE = 4
+_SIGNAL_STRIDE = 16
 _LARGEST_DIVISOR = 256.0
 
 
@@ -44,6 +44,8 @@ class LinearStatistics:
         self.squares = np.zeros(len(matrix), np.float64)
         self.tokens = 0
         self.channels = ChannelHistogram(len(matrix))
+        # |x W|^2 is x (W W^T) x^T, which is less work where outputs are more than inputs.
+        self._gram = matrix @ matrix.T if matrix.shape[1] > len(matrix) else None
         self._inverse_energies: list[np.ndarray] = []
         self._smoothings: dict[float, Smoothing] = {}
 
@@ -68,10 +70,16 @@ class LinearStatistics:
             )
         self.peaks = np.maximum(self.peaks, peaks)
         self.squares += np.square(x, dtype=np.float64).sum(axis=0)
-        energies = np.square(x[::_SIGNAL_STRIDE] @ self.matrix, dtype=np.float64).sum(axis=1)
+        energies = self._energies(x[::_SIGNAL_STRIDE])
         self._inverse_energies.append(1 / energies[energies > 0])
         self.channels.add(np.abs(x[-self.tokens % self.stride :: self.stride], dtype=np.float32))
         self.tokens += len(x)
+
+    def _energies(self, x: np.ndarray) -> np.ndarray:
+        """Squared output of each token, [tokens] float64."""
+        if self._gram is None:
+            return np.square(x @ self.matrix, dtype=np.float64).sum(axis=1)
+        return ((x @ self._gram) * x).sum(axis=1, dtype=np.float64)
 
     def smoothing(self, exponent: float) -> Smoothing:
         """The candidate with the divisor ``peak^exponent / weight_peak^(1 - exponent)``."""
