@@ -10,18 +10,16 @@ import tempfile
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mllm_tvm.errors import CalibrationError
+from mllm_tvm.json_fields import HUGE, TINY, JsonFields
 from relax_passes.quantize_w8a8 import ACTIVATIONS, STATIC, LinearScheme
 
 if TYPE_CHECKING:
     from mllm_tvm.frontend import Model
 
 RECIPE_SCHEMA_VERSION = 2
-
-# Numbers that are above 0 and exact as float32.
-_TINY, _HUGE = 2.0**-126, 2.0**127
 
 # A list of numbers, or of pairs of them, that json.dumps spread over many lines.
 _PAIR = re.compile(r"\[\s+(\d+),\s+(\d+)\s+\]")
@@ -176,109 +174,68 @@ def _write(path: Path, text: str) -> None:
         raise CalibrationError(f"cannot write {path}: {error.strerror}") from None
 
 
-class _RecipeReader:
+class _RecipeReader(JsonFields):
     def __init__(self, path: Path):
-        self.path = path
+        super().__init__(path, CalibrationError)
 
     def recipe(self, content: object) -> Recipe:
-        entry = self._object("the file", content)
+        entry = self.entries("the file", content)
         version = entry.get("schema_version")
         if version != RECIPE_SCHEMA_VERSION:
             expected = f"schema_version {RECIPE_SCHEMA_VERSION}"
             raise CalibrationError(f"{self.path}: expected {expected}, found {version!r}: calibrate again")
-        self._keys("the file", entry, Recipe)
+        self.keys("the file", entry, Recipe)
         if entry["activation"] not in ACTIVATIONS:
-            raise self._error("activation", f"one of {ACTIVATIONS}", entry["activation"])
-        linears = self._list("linears", entry["linears"])
+            raise self.error("activation", f"one of {ACTIVATIONS}", entry["activation"])
+        linears = self.items("linears", entry["linears"])
         percentile = entry["percentile"]
         recipe = Recipe(
-            model_hash=self._string("model_hash", entry["model_hash"]),
-            percentile=None if percentile is None else self._number("percentile", percentile, _TINY, 100),
-            tokens=self._integer("tokens", entry["tokens"]),
+            model_hash=self.string("model_hash", entry["model_hash"]),
+            percentile=None if percentile is None else self.number("percentile", percentile, TINY, 100),
+            tokens=self.integer("tokens", entry["tokens"]),
             linears=tuple(self._linear(f"linears[{i}]", linear) for i, linear in enumerate(linears)),
-            scheme=self._string("scheme", entry["scheme"]),
+            scheme=self.string("scheme", entry["scheme"]),
             activation=entry["activation"],
-            rotated=self._boolean("rotated", entry["rotated"]),
+            rotated=self.boolean("rotated", entry["rotated"]),
         )
         names = [weight for linear in recipe.linears for weight in linear.weights]
         if len(set(names)) != len(names) or not names:
-            raise self._error("linears", "each weight once, at least one", names)
+            raise self.error("linears", "each weight once, at least one", names)
         return recipe
 
     def _linear(self, where: str, content: object) -> LinearRecipe:
-        entry = self._object(where, content)
-        self._keys(where, entry, LinearRecipe)
-        weights = self._list(f"{where}.weights", entry["weights"])
-        channels = self._list(f"{where}.outlier_channels", entry["outlier_channels"])
+        entry = self.entries(where, content)
+        self.keys(where, entry, LinearRecipe)
+        weights = self.items(f"{where}.weights", entry["weights"])
+        channels = self.items(f"{where}.outlier_channels", entry["outlier_channels"])
         importance = entry["importance"]
         return LinearRecipe(
-            weights=tuple(self._string(f"{where}.weights", weight) for weight in weights),
-            scale=self._number(f"{where}.scale", entry["scale"], _TINY),
-            limit=self._number(f"{where}.limit", entry["limit"]),
-            abs_max=self._number(f"{where}.abs_max", entry["abs_max"]),
-            outlier_share=self._number(f"{where}.outlier_share", entry["outlier_share"], most=1),
+            weights=tuple(self.string(f"{where}.weights", weight) for weight in weights),
+            scale=self.number(f"{where}.scale", entry["scale"], TINY),
+            limit=self.number(f"{where}.limit", entry["limit"]),
+            abs_max=self.number(f"{where}.abs_max", entry["abs_max"]),
+            outlier_share=self.number(f"{where}.outlier_share", entry["outlier_share"], most=1),
             outlier_channels=tuple(self._channel(f"{where}.outlier_channels", pair) for pair in channels),
-            shadow=self._boolean(f"{where}.shadow", entry["shadow"]),
+            shadow=self.boolean(f"{where}.shadow", entry["shadow"]),
             smoothing=self._divisors(f"{where}.smoothing", entry["smoothing"]),
-            clip_scale=self._number(f"{where}.clip_scale", entry["clip_scale"], _TINY),
+            clip_scale=self.number(f"{where}.clip_scale", entry["clip_scale"], TINY),
             clip_smoothing=self._divisors(f"{where}.clip_smoothing", entry["clip_smoothing"]),
-            signal_to_noise=self._number(f"{where}.signal_to_noise", entry["signal_to_noise"], -_HUGE),
-            importance=None
-            if importance is None
-            else self._number(f"{where}.importance", importance, -_HUGE),
+            signal_to_noise=self.number(f"{where}.signal_to_noise", entry["signal_to_noise"], -HUGE),
+            importance=None if importance is None else self.number(f"{where}.importance", importance, -HUGE),
             hot_channels=self._channels(f"{where}.hot_channels", entry["hot_channels"]),
-            hot_share=self._number(f"{where}.hot_share", entry["hot_share"], most=1),
-            threshold=self._number(f"{where}.threshold", entry["threshold"]),
+            hot_share=self.number(f"{where}.hot_share", entry["hot_share"], most=1),
+            threshold=self.number(f"{where}.threshold", entry["threshold"]),
             float_channels=self._channels(f"{where}.float_channels", entry["float_channels"]),
         )
 
     def _divisors(self, where: str, value: object) -> tuple[float, ...]:
-        return tuple(self._number(where, divisor, _TINY) for divisor in self._list(where, value))
+        return tuple(self.number(where, divisor, TINY) for divisor in self.items(where, value))
 
     def _channels(self, where: str, value: object) -> tuple[int, ...]:
-        return tuple(self._integer(where, channel) for channel in self._list(where, value))
-
-    def _boolean(self, where: str, value: object) -> bool:
-        if not isinstance(value, bool):
-            raise self._error(where, "true or false", value)
-        return value
+        return tuple(self.integer(where, channel) for channel in self.items(where, value))
 
     def _channel(self, where: str, pair: object) -> tuple[int, int]:
-        values = self._list(where, pair)
+        values = self.items(where, pair)
         if len(values) != 2:
-            raise self._error(where, "pairs [channel, count]", pair)
-        return self._integer(where, values[0]), self._integer(where, values[1])
-
-    def _error(self, where: str, expected: str, found: object) -> CalibrationError:
-        return CalibrationError(f"{self.path}: {where}: expected {expected}, found {found!r}")
-
-    def _object(self, where: str, value: object) -> dict[str, Any]:
-        if not isinstance(value, dict):
-            raise self._error(where, "a JSON object", value)
-        return value
-
-    def _keys(self, where: str, entry: dict[str, Any], kind: type) -> None:
-        names = [field.name for field in dataclasses.fields(kind)]
-        if sorted(entry) != sorted(names):
-            raise self._error(where, f"the keys {sorted(names)}", sorted(entry))
-
-    def _list(self, where: str, value: object) -> list[Any]:
-        if not isinstance(value, list):
-            raise self._error(where, "a list", value)
-        return value
-
-    def _string(self, where: str, value: object) -> str:
-        if not isinstance(value, str):
-            raise self._error(where, "a string", value)
-        return value
-
-    def _integer(self, where: str, value: object) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise self._error(where, "an integer from 0 up", value)
-        return value
-
-    def _number(self, where: str, value: Any, least: float = 0.0, most: float = _HUGE) -> float:
-        # type(), as isinstance would let a boolean through.
-        if type(value) not in (int, float) or not least <= value <= most:
-            raise self._error(where, f"a number from {least:g} to {most:g}", value)
-        return float(value)
+            raise self.error(where, "pairs [channel, count]", pair)
+        return self.integer(where, values[0]), self.integer(where, values[1])
