@@ -98,9 +98,9 @@ class ModelRunner:
         Raises PromptError for no tokens or more than fit, DeviceError when the device fails or has failed.
         """
         self._check(len(token_ids))
-        begin = time.perf_counter()
+        begin = time.thread_time()
         chunks = plan_prefill(len(token_ids), self._chunk_costs)
-        planning_s = time.perf_counter() - begin
+        planning_s = time.thread_time() - begin
         tasks = self._graph.expand(chunks, self._config.durations or self._durations, all_logits)
         values = RunValues(self._graph, tasks, self._parameters, self._cache, self.position)
         values.set_inputs(chunks, token_ids)

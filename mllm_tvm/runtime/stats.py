@@ -35,7 +35,7 @@ class NpuCounts:
 
 @dataclass(frozen=True)
 class SchedulingCost:
-    """Tasks that the scheduler gave out, and the wall-clock seconds that took, chunk plan included."""
+    """Tasks that the scheduler gave out, and the processor seconds that took, chunk plan included."""
 
     decisions: int = 0
     seconds: float = 0.0
@@ -65,7 +65,7 @@ class RunStats:
     timeline: tuple[Span, ...] = ()
     """When each task of the prefill ran."""
     scheduling: SchedulingCost = SchedulingCost()
-    """Of the prefill, on the wall clock."""
+    """Of the prefill."""
     clock: str = "wall"
     shadow: ShadowMemory | None = None
     """Memory of the shadow path, and its hits and misses in this run; None without a shadow path."""

@@ -214,13 +214,14 @@ def test_engine_open_at_exit_is_closed(tmp_path: Path) -> None:
     """In an interpreter of its own: the lanes end before exit handlers run."""
     script = tmp_path / "script.py"
     script.write_text(
+        # Registered before anything that makes a finalizer, so that it runs behind all of them.
         "import atexit\n"
+        "atexit.register(lambda: print('closed', session.closed))\n"
         "from runtime_fakes import FakeSession, make_runner\n"
         "import weakref\n"
         "session = FakeSession()\n"
         "class Owner: pass\n"
         "owner, runner = Owner(), make_runner(session)\n"
-        "atexit.register(lambda: print('closed', session.closed))\n"
         "weakref.finalize(owner, runner.close)\n"
         "runner.prefill([1, 2, 3, 4, 5])\n"
     )
