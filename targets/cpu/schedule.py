@@ -42,6 +42,7 @@ def schedule_primfunc(func: tirx.PrimFunc, name: str) -> tirx.PrimFunc:
     for block in _blocks(sch):
         if not _schedule_block(sch, block, lanes):
             logger.warning("no vectorizing schedule for block %s of %s", sch.get(block).name_hint, name)
+    _merge_rows(sch)
     return sch.mod["main"].with_attr(IS_SCHEDULED, True)
 
 
@@ -78,6 +79,29 @@ def _inline_producers(sch: Schedule) -> None:
             logger.debug("block %s is not inlined: %s", name, error)
         else:
             costly.update(consumers if name in costly else ())
+
+
+def _merge_rows(sch: Schedule) -> None:
+    """One loop over the rows for all blocks: what one wrote of a row is in the cache for the next."""
+    blocks = _blocks(sch)
+    outer = [sch.get_loops(block)[:1] for block in blocks]
+    if not all(outer) or not all(_is_row_by_row(sch, sch.get(block)) for block in blocks):
+        return
+    loops = {sch.get(loop).loop_var: loop for (loop,) in outer}
+    try:
+        if len(loops) > 1:
+            sch.merge(*loops.values())
+    except ScheduleError as error:
+        logger.debug("rows are not merged: %s", error)
+
+
+def _is_row_by_row(sch: Schedule, block: s_tir.SBlock) -> bool:
+    """Whether the block's one axis of symbolic extent is the first index of all intermediates it accesses."""
+    rows = [iv.var for iv in block.iter_vars if not isinstance(iv.dom.extent, tirx.IntImm)]
+    intermediates = list(sch.get(sch.get_sblock("root")).alloc_buffers)
+    accessed = [read for read in block.reads if any(read.source.same_as(var) for var in intermediates)]
+    first = [access.region[0] for access in (*accessed, *block.writes) if len(access.region)]
+    return len(rows) == 1 and all(axis.min.same_as(rows[0]) and int(axis.extent) == 1 for axis in first)
 
 
 def _is_transcendental(block: s_tir.SBlock) -> bool:

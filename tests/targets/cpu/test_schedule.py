@@ -1,0 +1,44 @@
+"""Blocks of a scheduled function share one loop over the rows where each row needs no other."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+from tvm import relax, te, tirx
+
+from targets.cpu.build import lower
+from targets.cpu.schedule import schedule_primfunc
+from targets.cpu.target import cpu_target
+from tests.targets.cpu.helpers import Function, Kernel, module
+
+X = (("rows", 64), "float32")
+
+
+def row_loops(func: tirx.PrimFunc) -> int:
+    return len(re.findall(r"(?:range|grid)\(rows\b", func.script()))
+
+
+@pytest.mark.parametrize("norm", ["rms_norm", "layer_norm"])
+def test_a_norm_goes_over_the_rows_once(norm: str) -> None:
+    def body(_: object, x: relax.Expr, *vectors: relax.Expr) -> relax.Expr:
+        return getattr(relax.op.nn, norm)(x, *vectors, axes=-1, epsilon=1e-5)
+
+    vectors = (((64,), "float32"),) * (1 if norm == "rms_norm" else 2)
+    lowered = lower(module({"f": Function((X, *vectors), body)}), cpu_target())
+    (kernel,) = [func for _, func in lowered.functions_items() if isinstance(func, tirx.PrimFunc)]
+    assert row_loops(kernel) == 1
+
+
+def test_a_row_that_needs_another_waits_for_it() -> None:
+    rows = te.var("rows", dtype="int64")
+    x = te.placeholder((rows, 64), name="x")
+    k = te.reduce_axis((0, 64), "k")
+    total = te.compute((rows,), lambda i: te.sum(x[i, k], axis=k), name="total")
+    y = te.compute((rows, 64), lambda i, j: x[i, j] * total[rows - 1 - i], name="y")
+    func = schedule_primfunc(te.create_prim_func([x, y]), "reversed")
+    values = np.random.default_rng(0).standard_normal((5, 64), np.float32)
+    expected = values * values.sum(axis=1)[::-1, None]
+    np.testing.assert_allclose(Kernel(func)(values, out=np.empty_like(values)), expected, rtol=1e-5)
+    assert row_loops(func) > 1
