@@ -58,13 +58,21 @@ class _ActiveSchedule:
 
     def _candidates(self) -> tuple[int, list[int]]:
         """The processor whose next completion is the earliest, and its tasks that could start before it."""
-        processors = self._graph.processors
-        first = min(self.eligible, key=self._end)
-        processor, completion = processors[first], self._end(first)
-        if not self._graph.durations[first]:  # nothing starts before it ends
+        durations, processors, free = self._graph.durations, self._graph.processors, self.free
+        first, completion = -1, float("inf")
+        for (
+            task,
+            ready,
+        ) in self.eligible.items():  # inner loop: calls would double its time
+            at = free[processors[task]]
+            end = (ready if ready > at else at) + durations[task]
+            if end < completion:
+                first, completion = task, end
+        processor = processors[first]
+        if not durations[first]:  # nothing starts before it ends
             return processor, [first]
-        ready = self.eligible
-        return processor, [t for t in ready if processors[t] == processor and ready[t] < completion]
+        found = [t for t, at in self.eligible.items() if processors[t] == processor and at < completion]
+        return processor, found
 
     def _floor(self, processor: int) -> float:
         """The lower bound so far, and from the tasks of the other processors."""
