@@ -24,6 +24,9 @@ _LARGEST_SHARE = 0.02
 _RENT = 1 / 180
 # What an outlier costs that a hot row serves, against one that it does not.
 _HOT_PRICE = 0.03
+# Saving memory is not worth more than this of the output: where it does not serve most of the outliers, the
+# best rows are taken and the other outliers are cold.
+_DEAREST = 0.2
 _PRICES = tuple(10 ** (exponent / 16) for exponent in range(-96, 97))
 
 
@@ -37,23 +40,31 @@ class Budget:
     hot_share: float
     memory: Memory
 
+    @property
+    def hot_bytes(self) -> float:
+        """The most that float rows may take."""
+        return self.hot_share * self.memory.model_bytes
+
 
 def allocate(groups: Sequence[LinearStatistics], budget: Budget) -> list[Step]:
     """A step for each group of linears: the least total error within the budget."""
     channels = sum(len(group.matrix) * len(group.weights) for group in groups)
     curves = [_Curve.of(group, budget.memory, channels) for group in groups]
     # Not bisected: rows that serve most of few, rare outliers take more memory again.
-    price = next((price for price in _PRICES if _fits(curves, price, budget)), _PRICES[-1])
+    few = [price for price in _PRICES if _share(curves, price) <= budget.outliers] or [_PRICES[-1]]
+    found = (price for price in few if price <= _DEAREST and _bytes(curves, price) <= budget.hot_bytes)
+    price = next(found, max(_DEAREST, few[0]))
     return [curve.step(curve.cheapest(price)) for curve in curves]
 
 
-def _fits(curves: Sequence[_Curve], price: float, budget: Budget) -> bool:
-    chosen = [curve.cheapest(price) for curve in curves]
-    share = np.mean([curve.shares[i] for curve, i in zip(curves, chosen, strict=True)])
-    if share > budget.outliers:
-        return False
-    outliers = [curve.outliers(i) for curve, i in zip(curves, chosen, strict=True)]
-    return bytes_needed(outliers) <= budget.hot_share * budget.memory.model_bytes
+def _share(curves: Sequence[_Curve], price: float) -> float:
+    """Outlier channels per token at this price, a mean share over the inputs."""
+    return float(np.mean([curve.shares[curve.cheapest(price)] for curve in curves]))
+
+
+def _bytes(curves: Sequence[_Curve], price: float) -> float:
+    """Bytes of the float rows that serve most outliers at this price."""
+    return bytes_needed([curve.outliers(curve.cheapest(price)) for curve in curves])
 
 
 @dataclass(frozen=True)
