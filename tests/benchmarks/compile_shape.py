@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 LENGTHS = (64, 256)
@@ -160,33 +161,55 @@ def _prefill(artifact: Path, tokens: int) -> dict[str, Any]:
 
 
 def kernel_packets(path: Path, chunks: tuple[int, ...]) -> int:
-    """The packets of every NPU call of a prefill, each kernel measured alone on the device."""
-    from mllm_tvm.artifact import DEVICE_SERVER, load_artifact
+    """The packets of every NPU call of a prefill, each kernel measured alone, on values of nothing but 1."""
+    from mllm_tvm.artifact import load_artifact
     from mllm_tvm.runtime.task_graph import CallGraph
-    from targets.hexagon.session import open_session
 
     artifact = load_artifact(path, check_hashes=False)
     graph = CallGraph(artifact.manifest.graph)
     calls = [artifact.manifest.graph.calls[i] for i in graph.live if not graph.is_head(i)]
     on_npu = [call for call in calls if graph.functions[call.function].processor == "npu"]
     total = 0
-    with open_session("qemu", artifact.file(DEVICE_SERVER)) as session:
-        for call in {call.function: call for call in on_npu}.values():
-            names = [argument.removeprefix("param:") for argument in call.args[1:]]
-            weights = [session.upload(artifact.parameters[name]) for name in names]
-            for length in set(chunks):
-                packets = _call_packets(session, graph.functions[call.function], length, weights)
-                total += packets * chunks.count(length) * sum(c.function == call.function for c in on_npu)
+    for call in {call.function: call for call in on_npu}.values():
+        count = sum(other.function == call.function for other in on_npu)
+        for length in set(chunks):
+            packets = _call_packets(artifact, graph.functions[call.function], call, length)
+            total += packets * chunks.count(length) * count
     return total
 
 
-def _call_packets(session: Any, function: Any, rows: int, weights: list[Any]) -> int:
-    arrays = [session.empty((rows, function.k), "int8"), *weights]
-    if function.kind == "mlp":
-        arrays.append(session.empty((rows, 2 * function.padded_channels), "int32"))
-        arrays.append(session.empty((rows, function.channels), "int8"))
-    arrays.append(session.empty((rows, function.n), "int32"))
-    return int(session.call(f"{function.name}_m{rows}", *arrays).packets)
+class _Ones:
+    """Stands for the values of a run: arguments of 1, results dropped."""
+
+    def __init__(self, shape: tuple[int, int]):
+        self.shape = shape
+
+    def arguments(self, step: Any) -> list[Any]:
+        """An int8 array for each argument."""
+        import numpy as np
+
+        return [np.ones(self.shape, np.int8) for _ in step.call.args]
+
+    def store(self, step: Any, results: Any) -> None:
+        """Nothing."""
+
+
+def _call_packets(artifact: Any, function: Any, call: Any, rows: int) -> int:
+    from mllm_tvm.artifact import DEVICE_SERVER
+    from mllm_tvm.runtime.planner import ChunkPlan
+    from mllm_tvm.runtime.workers import NpuWorker
+    from targets.hexagon.session import open_session
+
+    names = [name.removeprefix("param:") for name in call.args if name.startswith("param:")]
+    weights = {name: artifact.parameters[name] for name in names}
+    worker = NpuWorker(lambda: open_session("qemu", artifact.file(DEVICE_SERVER)), weights)
+    step: Any = SimpleNamespace(call=call, function=function, plan=ChunkPlan(0, rows, rows))
+    values: Any = _Ones((rows, function.k))
+    try:
+        worker.lane.submit(worker.execute, step, values).result()
+        return worker.counts.packets
+    finally:
+        worker.close()
 
 
 if __name__ == "__main__":
