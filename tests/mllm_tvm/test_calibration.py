@@ -294,6 +294,15 @@ def test_outliers_of_stories3m(shared_data: Path) -> None:
         attention = recipe.linear(f"model.layers.{layer}.self_attn.q_proj.weight")
         assert attention.outlier_channels[0][0] == 90
     mean = np.mean([linear.outlier_share for linear in recipe.linears])
-    # The budget is met on the distribution, estimated from every few tokens; these are counts.
-    assert 0.003 < mean < 1.02 * DEFAULT_OUTLIER_BUDGET
+    # Budgets are met on the distribution, estimated from every few tokens; these are counts.
+    assert 0.001 < mean < 1.02 * DEFAULT_OUTLIER_BUDGET
+    # Weighted by the linears that read an input, hot rows serve most outliers.
+    outliers = np.array(
+        [
+            len(li.weights) * model.parameter_shapes[li.weights[0]][0] * li.outlier_share
+            for li in recipe.linears
+        ]
+    )
+    served = outliers @ [linear.hot_share for linear in recipe.linears]
+    assert served > 0.75 * outliers.sum()
     assert all(linear.outlier_share < 0.021 for linear in recipe.linears)
