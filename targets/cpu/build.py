@@ -61,8 +61,8 @@ def lower(mod: tvm.IRModule, target: tvm.target.Target) -> tvm.IRModule:
 def compile_options() -> tvm.transform.PassContext:
     """How PrimFuncs are compiled to machine code, as a context manager.
 
-    Without the pass that shrinks buffers to what is accessed: the kernels' are that size already, and it takes
-    half of an attention kernel's compile time.
+    Without the pass that shrinks buffers to what is accessed: the kernels' are that size already, and it
+    takes half of an attention kernel's compile time.
     """
     return tvm.transform.PassContext(disabled_pass=["s_tir.CompactBufferAllocation"])
 
