@@ -60,10 +60,8 @@ class _ActiveSchedule:
         """The processor whose next completion is the earliest, and its tasks that could start before it."""
         durations, processors, free = self._graph.durations, self._graph.processors, self.free
         first, completion = -1, float("inf")
-        for (
-            task,
-            ready,
-        ) in self.eligible.items():  # inner loop: calls would double its time
+        # The innermost loop: calls would double its time.
+        for task, ready in self.eligible.items():
             at = free[processors[task]]
             end = (ready if ready > at else at) + durations[task]
             if end < completion:

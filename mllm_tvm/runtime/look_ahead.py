@@ -23,6 +23,8 @@ STAGGERS = (2.0, 3.0, 1.0)
 """How far each chunk is held back, in mean tasks of the critical path; likeliest first."""
 NEAR = 1.002
 """With a schedule this near to the lower bound only the paper's is still compared."""
+FAR = 1.01
+"""An active schedule, the dearest to compute, is tried when the first one is longer than this."""
 SMALL = 40
 """Up to this many tasks a graph is searched with a beam too."""
 BEAMS = ((40, False), (40, True), (120, True))
@@ -83,7 +85,7 @@ class _Search:
     def _compare(self) -> None:
         for tried, keys in enumerate(self._staggered_keys()):
             self._keep(*dispatch_starts(self._graph, keys), waits=False)
-            if tried == 0 and self._best > self._good_enough * NEAR:
+            if tried == 0 and self._best > self._good_enough * FAR:
                 self._keep(*active_starts(self._graph, self._tails), waits=True)
             if self._best <= self._good_enough:
                 return
