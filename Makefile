@@ -12,7 +12,8 @@ demo: $(VENV)/.installed qemu
 test: $(VENV)/.installed-test qemu lint
 	# The first time on a machine the cross compiler builds a C library: a minute that no test's limit should count.
 	.ci/timed "device servers" $(BIN)/python -c 'from targets.hexagon.toolchain import prepare_servers; prepare_servers()'
-	$(BIN)/python -m pytest
+	# By file: most of the time goes into what the tests of a file share, compiled models.
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check $(SOURCES)
