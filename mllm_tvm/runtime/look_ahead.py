@@ -24,7 +24,7 @@ STAGGERS = (2.0, 3.0, 1.0)
 NEAR = 1.002
 """With a schedule this near to the lower bound only the paper's is still compared."""
 FAR = 1.01
-"""An active schedule, the dearest to compute, is tried when the first one is longer than this."""
+"""An active schedule, the dearest to compute, is tried for up to two chunks if the first is longer than this."""
 SMALL = 40
 """Up to this many tasks a graph is searched with a beam too."""
 BEAMS = ((40, False), (40, True), (120, True))
@@ -74,6 +74,7 @@ class _Search:
     def __init__(self, state: TaskState) -> None:
         self._state = state
         self._graph = ScheduleGraph.of(state)
+        self._chunks = 1 + max((task.chunk for task in state.tasks), default=0)
         self._tails = tails(self._graph)
         self._good_enough = lower_bound(self._graph, self._tails) * _ROUNDING
         self._best = float("inf")
@@ -85,7 +86,7 @@ class _Search:
     def _compare(self) -> None:
         for tried, keys in enumerate(self._staggered_keys()):
             self._keep(*dispatch_starts(self._graph, keys), waits=False)
-            if tried == 0 and self._best > self._good_enough * FAR:
+            if tried == 0 and self._chunks <= 2 and self._best > self._good_enough * FAR:
                 self._keep(*active_starts(self._graph, self._tails), waits=True)
             if self._best <= self._good_enough:
                 return
