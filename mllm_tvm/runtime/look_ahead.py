@@ -24,7 +24,7 @@ STAGGERS = (2.0, 3.0, 1.0)
 NEAR = 1.002
 """With a schedule this near to the lower bound only the paper's is still compared."""
 FAR = 1.01
-"""An active schedule, the dearest to compute, is tried for up to two chunks if the first is longer than this."""
+"""Up to two chunks get an active schedule, the dearest to compute, if the first one is longer than this."""
 SMALL = 40
 """Up to this many tasks a graph is searched with a beam too."""
 BEAMS = ((40, False), (40, True), (120, True))
