@@ -157,6 +157,8 @@ def _prefill(artifact: Path, tokens: int) -> dict[str, Any]:
         "kernel_packets": kernels,
         "prefill_over_kernels": round(stats.npu_packets / kernels, 4),
         "prefill_s": round(seconds, 1),
+        "scheduling_us_per_decision": round(1e6 * stats.scheduling.seconds / stats.scheduling.decisions, 1),
+        "scheduling_share": round(stats.scheduling.seconds / seconds, 6),
     }
 
 
