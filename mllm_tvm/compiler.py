@@ -149,7 +149,7 @@ class CompiledModel:
             quantization={
                 "scheme": self.recipe.scheme,
                 "activation": self.recipe.activation,
-                "linears": len(self.recipe.schemes()),
+                "linears": self.recipe.linear_count,
             },
             graph=self.graph,
             parameters={name: parameter_file(name) for name in self._parameter_types()},

@@ -100,6 +100,16 @@ class Recipe:
         )
         return dataclasses.replace(self, linears=tuple(linears))
 
+    @property
+    def linear_count(self) -> int:
+        """Number of linears (weight matrices); an entry of ``linears`` has all that read one value."""
+        return sum(len(linear.weights) for linear in self.linears)
+
+    @property
+    def pruned_count(self) -> int:
+        """Number of linears without a shadow path."""
+        return sum(len(linear.weights) for linear in self.linears if not linear.shadow)
+
     def schemes(self) -> dict[str, LinearScheme]:
         """Weight name -> what ``quantize_w8a8`` needs to know."""
         return {

@@ -110,12 +110,11 @@ def _prune(
 def _summary(recipe: Recipe) -> dict[str, object]:
     shadowed = [linear for linear in recipe.linears if linear.shadow]
     total = sum(linear.outlier_share for linear in shadowed)
-    linears = sum(len(linear.weights) for linear in recipe.linears)
     return {
         "scheme": recipe.scheme,
         "tokens": recipe.tokens,
-        "linears": linears,
-        "pruned": linears - sum(len(linear.weights) for linear in shadowed),
+        "linears": recipe.linear_count,
+        "pruned": recipe.pruned_count,
         "outlier_share": round(total / len(recipe.linears), 6),
     }
 

@@ -58,7 +58,7 @@ def prune(recipe: Recipe, share: float, measure: str = LOSS) -> Recipe:
     """
     if not 0 <= share <= 1:
         raise CalibrationError(f"pruned share is {share}: expected 0 to 1")
-    left = round(share * sum(len(linear.weights) for linear in recipe.linears))
+    left = round(share * recipe.linear_count)
     chosen = set()
     for linear in ranked(recipe, measure):
         if len(linear.weights) <= left:
@@ -112,7 +112,7 @@ class PruningMeter:
                 pruned = prune(recipe, share, measure)
                 divergence = self.divergence(pruned)
                 loss = _loss([_likelihoods(self.quantized.run, ids) for ids in self.segments])
-                count = sum(len(linear.weights) for linear in pruned.linears if not linear.shadow)
+                count = pruned.pruned_count
                 points.append(
                     PrunedPoint(
                         share, count, float(np.exp(loss)), float(np.exp(loss - exact) - 1), divergence
