@@ -35,7 +35,7 @@ class CompileSettings:
     recipe: str | None = None
     """A recipe file to use instead of calibrating."""
     fuse_mlp: bool = True
-    """Whether gated MLPs without shadow paths run on the NPU in one launch."""
+    """Whether gated MLPs run on the NPU in one launch, their outliers included."""
     pruned_share: float = 0.0
     """Share of the linears, the least important ones, whose shadow path is left out."""
     policy: str = DEFAULT_POLICY

@@ -25,7 +25,7 @@ def phases(
     Args:
         linears: weight names of the linears to quantize -> how.
         shadow_dtype: storage of the shadow path's weight rows, ``float16`` or ``float32``.
-        fuse_mlp: gated MLPs without shadow paths become one integer function.
+        fuse_mlp: gated MLPs become one integer function, their shadow paths included.
     """
     return {
         "analyse": [CheckTokenAxis()],

@@ -56,7 +56,7 @@ def add_no_fuse_mlp(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-fuse-mlp",
         action="store_true",
-        help="compute the activations of MLPs without shadow paths on the CPU too, not inside NPU functions",
+        help="compute the activations of gated MLPs on the CPU, not inside NPU functions",
     )
 
 

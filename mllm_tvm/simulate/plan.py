@@ -30,7 +30,7 @@ class Plan:
     chunk_lengths: tuple[int, ...]
     pruned_share: float
     fuse_mlp: bool
-    """Gated MLPs without shadow paths are one NPU function."""
+    """Gated MLPs are one NPU function."""
     policy: str
 
 
