@@ -79,6 +79,12 @@ static bool limit_calls(struct server* server) {
   return true;
 }
 
+/* Clients that expect a general computer ask for it. */
+static bool load_module(struct server* server) {
+  return fail(&server->failure, "this device loads no modules: its kernels are linked into its executable; "
+                                "RPCSession.system_lib() returns the module that holds them");
+}
+
 static const struct builtin {
   const char* name;
   bool (*call)(struct server* server);
@@ -94,6 +100,8 @@ static const struct builtin {
     {"mllm.file_offset", transfer_file_offset},
     {"mllm.listen", transfer_listen},
     {"mllm.accept", transfer_accept},
+    {"runtime.RPCTimeEvaluator", time_evaluator_create},
+    {"tvm.rpc.server.load_module", load_module},
 };
 
 enum { BUILTIN_COUNT = sizeof builtins / sizeof builtins[0] };
@@ -112,6 +120,7 @@ bool function_call(struct server* server, uint64_t function) {
     return kernel_call(&server->stream, &server->heap, registry_at(index), &server->arguments,
                        &server->failure);
   }
+  if (handle_is(function, HANDLE_TIME_EVALUATOR)) return time_evaluator_call(server, function);
   if (handle_is(function, HANDLE_BUILTIN) && index < BUILTIN_COUNT) return builtins[index].call(server);
   return fail(&server->failure, "0x%" PRIx64 " is not the handle of a function", function);
 }

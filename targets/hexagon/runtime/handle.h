@@ -6,7 +6,13 @@
 #include <stdint.h>
 
 /* Not zero: clients take a handle of zero for "no such thing". */
-enum handle_kind { HANDLE_MEMORY = 1, HANDLE_KERNEL = 2, HANDLE_BUILTIN = 3, HANDLE_MODULE = 4 };
+enum handle_kind {
+  HANDLE_MEMORY = 1,
+  HANDLE_KERNEL,
+  HANDLE_BUILTIN,
+  HANDLE_MODULE,
+  HANDLE_TIME_EVALUATOR
+};
 
 static inline uint64_t handle_make(enum handle_kind kind, uint64_t value) {
   return (uint64_t)kind << 56 | value;

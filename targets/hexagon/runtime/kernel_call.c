@@ -4,20 +4,10 @@
 #include <inttypes.h>
 #include <signal.h>
 #include <string.h>
-#include <tvm/ffi/c_api.h>
 #include <unistd.h>
 
 #include "backend.h"
-#include "contexts.h"
 #include "reply.h"
-
-/* The arguments of one call, in the form generated code takes them. */
-struct frame {
-  TVMFFIAny values[ARGUMENTS_MAX];
-  DLTensor tensors[ARGUMENTS_MAX];
-  int64_t shapes[ARGUMENTS_MAX][TENSOR_DIMENSIONS_MAX];
-  int64_t strides[ARGUMENTS_MAX][TENSOR_DIMENSIONS_MAX];
-};
 
 static void set_dense_strides(int64_t* strides, const int64_t* shape, int32_t dimensions) {
   int64_t stride = 1;
@@ -69,10 +59,13 @@ static bool bind_argument(const struct heap* heap, const struct argument* argume
   }
 }
 
-static bool reply_work(struct stream* stream, struct work work) {
-  const uint64_t counts[5] = {work.packets, work.instructions, work.hvx_instructions, work.total_packets,
-                              work.contexts};
-  return reply_call_bytes(stream, counts, sizeof counts);
+bool frame_bind(struct frame* frame, const struct heap* heap, const struct arguments* arguments,
+                struct failure* failure) {
+  frame->count = arguments->count;
+  for (int32_t i = 0; i < arguments->count; ++i) {
+    if (!bind_argument(heap, &arguments->values[i], frame, i, failure)) return false;
+  }
+  return true;
 }
 
 /* Signal handlers have no argument of the program's, and there is one alarm clock a process. */
@@ -90,20 +83,29 @@ void kernel_call_limit(unsigned seconds) {
   signal(SIGALRM, end_process);
 }
 
-bool kernel_call(struct stream* stream, const struct heap* heap, const struct kernel* kernel,
-                 const struct arguments* arguments, struct failure* failure) {
-  struct frame frame;
-  for (int32_t i = 0; i < arguments->count; ++i) {
-    if (!bind_argument(heap, &arguments->values[i], &frame, i, failure)) return false;
-  }
+bool kernel_run(const struct kernel* kernel, const struct frame* frame, struct work* work,
+                struct failure* failure) {
   TVMFFIAny result = {.type_index = kTVMFFINone};
   backend_clear_error();
   if (limit_seconds != 0) (void)alarm(limit_seconds);
   work_begin();
-  const int status = kernel->call(NULL, frame.values, arguments->count, &result);
-  const struct work work = work_end();
+  const int status = kernel->call(NULL, frame->values, frame->count, &result);
+  *work = work_end();
   if (limit_seconds != 0) (void)alarm(0);
-  if (status != 0) return fail(failure, "kernel %s: %s", kernel->name, backend_error());
+  return status == 0 || fail(failure, "kernel %s: %s", kernel->name, backend_error());
+}
+
+static bool reply_work(struct stream* stream, struct work work) {
+  const uint64_t counts[5] = {work.packets, work.instructions, work.hvx_instructions, work.total_packets,
+                              work.contexts};
+  return reply_call_bytes(stream, counts, sizeof counts);
+}
+
+bool kernel_call(struct stream* stream, const struct heap* heap, const struct kernel* kernel,
+                 const struct arguments* arguments, struct failure* failure) {
+  struct frame frame;
+  struct work work;
+  if (!frame_bind(&frame, heap, arguments, failure) || !kernel_run(kernel, &frame, &work, failure)) return false;
   reply_work(stream, work);
   return true;
 }

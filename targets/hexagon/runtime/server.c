@@ -95,12 +95,14 @@ static bool get_global_func(struct server* server) {
   return true;
 }
 
-/* Functions and modules live as long as the process: there is nothing to free. */
+/* Kernels, the server's own functions and modules live as long as the process: there is nothing to free. */
 static bool free_handle(struct server* server) {
   if (!read_arguments(server, "FreeHandle", 1, (const int32_t[]){kTVMFFIOpaquePtr})) return false;
   const uint64_t handle = word_argument(server, 0);
-  if (!handle_is(handle, HANDLE_KERNEL) && !handle_is(handle, HANDLE_BUILTIN) &&
-      !handle_is(handle, HANDLE_MODULE)) {
+  if (handle_is(handle, HANDLE_TIME_EVALUATOR)) {
+    if (!time_evaluator_free(server, handle)) return false;
+  } else if (!handle_is(handle, HANDLE_KERNEL) && !handle_is(handle, HANDLE_BUILTIN) &&
+             !handle_is(handle, HANDLE_MODULE)) {
     return fail(&server->failure, "0x%" PRIx64 " is not the handle of a function or a module", handle);
   }
   reply_none(&server->stream);
@@ -218,6 +220,7 @@ void server_init(struct server* server, int read_fd, int write_fd, uint64_t memo
   stream_init(&server->stream, read_fd, write_fd);
   heap_init(&server->heap, memory_limit);
   server->link = (struct link){.listener = -1, .fd = -1};
+  memset(server->time_evaluators, 0, sizeof server->time_evaluators);
   server->arguments.count = 0;
   server->failure.message[0] = '\0';
 }

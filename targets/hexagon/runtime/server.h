@@ -10,11 +10,13 @@
 #include "heap.h"
 #include "link.h"
 #include "stream.h"
+#include "time_evaluator.h"
 
 struct server {
   struct stream stream;
   struct heap heap;
   struct link link; /* for bulk copies, if a client opened one */
+  struct time_evaluator time_evaluators[TIME_EVALUATORS_MAX];
   struct arguments arguments;
   struct failure failure;
 };

@@ -215,6 +215,48 @@ def test_plain_tvm_client(device: str, server_of: Callable[[str], Path]) -> None
 
 
 @local_devices
+def test_time_evaluator(session: DeviceSession) -> None:
+    """Each run of ``add`` adds ``ones`` to ``total``: what was timed really ran, as often as asked."""
+    library, memory = session._rpc.system_lib(), session._rpc.cpu(0)
+    ones, total = session.upload(np.ones(64, dtype="int32")), session.upload(np.zeros(64, dtype="int32"))
+    timed = library.time_evaluator("add", memory, number=3, repeat=4)(ones, total, total)
+    assert len(timed.results) == 4
+    assert all(0 < seconds < 1 for seconds in timed.results)
+    np.testing.assert_array_equal(session.download(total), 1 + 3 * 4)
+    long = library.time_evaluator("add", memory, number=1, min_repeat_ms=5, cooldown_interval_ms=1)
+    runs_before = session.download(total)[0]
+    (seconds,) = long(ones, total, total).results
+    # The last measurement alone took 5 ms.
+    assert 5e-3 / seconds < session.download(total)[0] - runs_before
+    assert session._rpc._sess.time_evaluator("add", memory, number=1)(ones, total, total).mean > 0
+
+
+@local_devices
+def test_refused_time_evaluators_leave_the_session_usable(session: DeviceSession) -> None:
+    library, memory = session._rpc.system_lib(), session._rpc.cpu(0)
+    for wrong, message in (
+        ({"number": 0}, "number is 0, expected 1 to"),
+        ({"repeat": -1}, "repeat is -1"),
+        ({"repeats_to_cooldown": 0}, "repeats_to_cooldown is 0"),
+        ({"cache_flush_bytes": 1 << 20}, "expected cache_flush_bytes=0"),
+        ({"f_preproc": "cache_flush_cpu_non_first_arg"}, "expected f_preproc"),
+    ):
+        with pytest.raises(tvm.error.RPCError, match=message):
+            library.time_evaluator("add", memory, **wrong)
+    with pytest.raises(tvm.error.RPCError, match='there is no kernel "sub" on this device'):
+        library.time_evaluator("sub", memory)
+    with pytest.raises(tvm.error.RPCError, match=r"expected the session's cpu\(0\)"):
+        library.time_evaluator("add", session._rpc.hexagon(0))
+    with pytest.raises(tvm.error.RPCError, match="Expected 3 arguments"):
+        library.time_evaluator("add", memory)()
+    with pytest.raises(tvm.error.RPCError, match=r"loads no modules: .*system_lib\(\)"):
+        session._rpc.load_module("kernels.tar")
+    for _ in range(300):
+        library.time_evaluator("add", memory)  # dropped at once: the device frees it
+    call_add(session)
+
+
+@local_devices
 @pytest.mark.parametrize("action", ["idle", "call", "upload"])
 def test_killed_device_is_reported_at_once(
     device: str,

@@ -83,6 +83,25 @@ def test_session(tracker: str, server: Path) -> None:
     assert len(os.listdir("/proc/self/fd")) == descriptors
 
 
+def test_time_evaluator(tracker: str, server: Path) -> None:
+    """With TVM's client alone."""
+    host, port = tracker.split(":")
+    client = tvm.rpc.connect_tracker(host, int(port))
+    arguments = ["rpc.PopenSession", self_contained_launcher(server)]
+    rpc = client.request(KEY, session_constructor_args=arguments)
+    memory = rpc.cpu(0)
+    ones = tvm.runtime.empty((64,), "int32", memory).copyfrom(np.ones(64, dtype="int32"))
+    total = tvm.runtime.empty((64,), "int32", memory).copyfrom(np.zeros(64, dtype="int32"))
+    timed = rpc.system_lib().time_evaluator("add", memory, number=2, repeat=3)(ones, total, total)
+    assert len(timed.results) == 3
+    assert min(timed.results) > 0
+    np.testing.assert_array_equal(total.numpy(), 1 + 2 * 3)
+    with pytest.raises(tvm.error.RPCError, match="number is 0"):
+        rpc.system_lib().time_evaluator("add", memory, number=0)
+    rpc._sess["CloseRPCConnection"]()
+    client.close()
+
+
 def test_packets_are_those_of_a_local_device(tracker: str, server: Path) -> None:
     with open_session(f"tracker://{tracker}/{KEY}", server) as far, open_session("qemu", server) as near:
         assert call_add(far)[0] == call_add(near)[0]

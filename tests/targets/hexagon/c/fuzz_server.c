@@ -25,14 +25,23 @@ static uint64_t next_random(struct random* random) {
 
 static size_t below(struct random* random, size_t limit) { return (size_t)(next_random(random) % limit); }
 
-static void call_probe(struct script* script) {
+static void call_probe(struct script* script, uint64_t function) {
   const int64_t shape[] = {5, 20};
   script_begin(script, RPC_CALL_FUNC);
-  script_u64(script, handle_make(HANDLE_KERNEL, registry_find("probe")));
+  script_u64(script, function);
   script_i32(script, 3);
   script_tensor(script, nth_memory(0), 2, shape, 0);
   script_tensor(script, nth_memory(1), 2, shape, 8);
   script_word(script, kTVMFFIInt, 3);
+  script_end(script);
+}
+
+static void time_probe(struct script* script) {
+  script_time_evaluator(script, "probe", (const int64_t[]){2, 3, 5, 10, 7, 2, 0});
+  call_probe(script, nth_time_evaluator(0));
+  script_begin(script, RPC_FREE_HANDLE);
+  script_i32(script, 1);
+  script_word(script, kTVMFFIOpaquePtr, nth_time_evaluator(0));
   script_end(script);
 }
 
@@ -85,7 +94,8 @@ static void valid_session(struct script* script) {
   alloc_with_scope(script);
   script_find(script, "probe");
   script_upload(script, nth_memory(0), 0, data, sizeof data);
-  call_probe(script);
+  call_probe(script, handle_make(HANDLE_KERNEL, registry_find("probe")));
+  time_probe(script);
   copy_over_connection(script);
   copy_among(script);
   find_in_module(script);

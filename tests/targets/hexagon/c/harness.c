@@ -3,12 +3,34 @@
 
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <tvm/ffi/c_api.h>
 #include <tvm/ffi/extra/c_env_api.h>
 #include <unistd.h>
 
+#include "functions.h"
 #include "handle.h"
 #include "protocol.h"
+
+static uint64_t nanoseconds;
+static int probe_runs;
+
+uint64_t clock_nanoseconds(void) { return nanoseconds; }
+
+int __wrap_clock_gettime(clockid_t clock, struct timespec* now);
+int __wrap_nanosleep(const struct timespec* time, struct timespec* left);
+
+int __wrap_clock_gettime(clockid_t clock, struct timespec* now) {
+  CHECK(clock == CLOCK_MONOTONIC);
+  *now = (struct timespec){(time_t)(nanoseconds / 1000000000), (long)(nanoseconds % 1000000000)};
+  return 0;
+}
+
+int __wrap_nanosleep(const struct timespec* time, struct timespec* left) {
+  CHECK(time->tv_sec >= 0 && time->tv_nsec >= 0 && time->tv_nsec < 1000000000 && left == NULL);
+  nanoseconds += (uint64_t)time->tv_sec * 1000000000 + (uint64_t)time->tv_nsec;
+  return 0;
+}
 
 void script_bytes(struct script* script, const void* data, size_t size) {
   CHECK(size <= SCRIPT_BYTES - script->size);
@@ -109,6 +131,21 @@ void script_find(struct script* script, const char* name) {
   script_end(script);
 }
 
+void script_time_evaluator(struct script* script, const char* name, const int64_t settings[7]) {
+  script_begin(script, RPC_CALL_FUNC);
+  script_u64(script, function_find("runtime.RPCTimeEvaluator"));
+  script_i32(script, 12);
+  script_word(script, kTVMFFIModule, handle_make(HANDLE_MODULE, 1));
+  script_text(script, name);
+  script_word(script, kTVMFFIInt, kDLCPU);
+  script_word(script, kTVMFFIInt, 0);
+  for (int i = 0; i < 7; ++i) script_word(script, kTVMFFIInt, (uint64_t)settings[i]);
+  script_text(script, "");
+  script_end(script);
+}
+
+uint64_t nth_time_evaluator(uint32_t n) { return handle_make(HANDLE_TIME_EVALUATOR, UINT64_C(1) << 32 | n); }
+
 uint64_t nth_memory(uint32_t n) { return handle_make(HANDLE_MEMORY, UINT64_C(1) << 32 | n); }
 
 static int memory_file(const unsigned char* data, size_t size) {
@@ -124,6 +161,7 @@ void serve(const unsigned char* requests, size_t size, uint64_t memory_limit, st
   const int in = memory_file(requests, size);
   const int out = memory_file(NULL, 0);
   server_init(&server, in, out, memory_limit);
+  probe_runs = 0;
   server.link.fd = memory_file((const unsigned char*)"connection", 10);
   while (server_serve_one(&server)) {
   }
@@ -189,6 +227,11 @@ static int probe(void* handle, const TVMFFIAny* arguments, int32_t count, TVMFFI
     TVMFFIErrorSetRaisedFromCStrParts("ValueError", (const char*[]){"probe takes", NULL, " tensors"}, 3);
     return -1;
   }
+  if (++probe_runs == PROBE_RUNS_MAX) {
+    TVMFFIErrorSetRaisedFromCStr("RuntimeError", "probe ran too often");
+    return -1;
+  }
+  nanoseconds += PROBE_MILLISECONDS * UINT64_C(1000000);
   for (int32_t i = 0; i < count; ++i) {
     if (arguments[i].type_index != kTVMFFIDLTensorPtr) continue;
     const DLTensor* tensor = arguments[i].v_ptr;
@@ -205,4 +248,15 @@ void register_probe(void) {
   void* symbol = NULL;
   memcpy(&symbol, &call, sizeof symbol);
   CHECK(TVMFFIEnvModRegisterSystemLibSymbol("__tvm_ffi_probe", symbol) == 0);
+}
+
+int run_tests(const struct test* tests, size_t count, int argc, char** argv) {
+  const char* wanted = argc == 2 ? argv[1] : "list";
+  for (size_t i = 0; i < count; ++i) {
+    if (strcmp(wanted, "list") == 0) puts(tests[i].name);
+    if (strcmp(wanted, tests[i].name) != 0) continue;
+    tests[i].run();
+    return 0;
+  }
+  return strcmp(wanted, "list") == 0 ? 0 : 2;
 }

@@ -49,8 +49,14 @@ void script_upload(struct script* script, uint64_t memory, uint64_t offset, cons
 void script_download(struct script* script, uint64_t memory, uint64_t offset, uint64_t size);
 void script_find(struct script* script, const char* name);
 
+/* A request for a time evaluator of the kernel `name`, with the integers `number` to `cache_flush_bytes`. */
+void script_time_evaluator(struct script* script, const char* name, const int64_t settings[7]);
+
 /* The handle of the n-th allocation of a script that freed nothing before. */
 uint64_t nth_memory(uint32_t n);
+
+/* The handle of the n-th time evaluator of a script that freed none before. */
+uint64_t nth_time_evaluator(uint32_t n);
 
 /* What a server answered to a script. */
 struct replies {
@@ -72,7 +78,20 @@ void check_exception(const struct replies* replies, size_t n, const char* text);
 /* The single word that the n-th reply returns. */
 uint64_t returned_word(const struct replies* replies, size_t n);
 
-/* Registers the kernel "probe", which reads and writes every byte of its tensors. */
+/* Registers the kernel "probe", which adds 1 to every byte of its tensors and takes PROBE_MILLISECONDS of the
+ * test's clock. It fails when it runs for the PROBE_RUNS_MAX-th time in a session. */
+enum { PROBE_MILLISECONDS = 2, PROBE_RUNS_MAX = 2000 };
 void register_probe(void);
+
+/* The clock of the test: the server's clock_gettime and nanosleep are linked to it. */
+uint64_t clock_nanoseconds(void);
+
+struct test {
+  const char* name;
+  void (*run)(void);
+};
+
+/* `program NAME` runs one test, `program list` names them; the exit code of main. */
+int run_tests(const struct test* tests, size_t count, int argc, char** argv);
 
 #endif

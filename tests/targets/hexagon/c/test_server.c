@@ -1,4 +1,4 @@
-/* Unit tests of the device server: `test_server NAME` runs one, `test_server list` names them. */
+/* Unit tests of the device server. */
 #define _GNU_SOURCE /* memfd_create */
 #include <string.h>
 #include <sys/mman.h>
@@ -375,10 +375,7 @@ static void shutdown_ends_the_session(void) {
   CHECK(reply_count(&replies) == 0);
 }
 
-static const struct test {
-  const char* name;
-  void (*run)(void);
-} tests[] = {
+static const struct test tests[] = {
     {"stream_reads_across_buffers", stream_reads_across_buffers},
     {"heap_refuses_bad_handles", heap_refuses_bad_handles},
     {"heap_says_how_much_is_missing", heap_says_how_much_is_missing},
@@ -399,13 +396,4 @@ static const struct test {
     {"shutdown_ends_the_session", shutdown_ends_the_session},
 };
 
-int main(int argc, char** argv) {
-  const char* wanted = argc == 2 ? argv[1] : "list";
-  for (size_t i = 0; i < sizeof tests / sizeof tests[0]; ++i) {
-    if (strcmp(wanted, "list") == 0) puts(tests[i].name);
-    if (strcmp(wanted, tests[i].name) != 0) continue;
-    tests[i].run();
-    return 0;
-  }
-  return strcmp(wanted, "list") == 0 ? 0 : 2;
-}
+int main(int argc, char** argv) { return run_tests(tests, sizeof tests / sizeof tests[0], argc, argv); }
