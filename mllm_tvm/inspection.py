@@ -43,8 +43,8 @@ def load_config(name: str | os.PathLike[str]) -> ModelConfig:
     return read_config(ConfigReader(path, read_json(path)))
 
 
-def float_module(name: str | os.PathLike[str]) -> ir.IRModule:
-    """``main`` of a model as it is imported; no weights are read, and a ``config.json`` needs none.
+def import_model(name: str | os.PathLike[str]) -> tuple[ir.IRModule, ModelConfig]:
+    """``main`` of a model as it is imported, and its settings; a ``config.json`` needs no weights.
 
     ``name``: what :func:`load_config` takes, or an ONNX or GGUF file.
 
@@ -53,7 +53,16 @@ def float_module(name: str | os.PathLike[str]) -> ir.IRModule:
     """
     path = Path(name)
     has_config = path.suffix == ".json" or (path / CONFIG_NAME).is_file() or published_path(str(name))
-    return build_module(load_config(name)) if has_config or not path.exists() else load_model(path).module
+    if has_config or not path.exists():
+        config = load_config(name)
+        return build_module(config), config
+    model = load_model(path)
+    return model.module, model.config
+
+
+def float_module(name: str | os.PathLike[str]) -> ir.IRModule:
+    """``main`` of a model; see :func:`import_model`."""
+    return import_model(name)[0]
 
 
 def partition(module: ir.IRModule, shadow_share: float = 1.0) -> ir.IRModule:
@@ -76,10 +85,11 @@ def inspect_model(
     name: str | os.PathLike[str], prompt: int, chunk_lengths: Sequence[int], shadow_share: float = 1.0
 ) -> Sharing:
     """The sharing of a model without compiling it; see the functions above."""
-    module = partition(float_module(name), shadow_share)
+    imported, config = import_model(name)
+    module = partition(imported, shadow_share)
     _, parameters = split_params(module["main"])
     sizes = {p.name: _bytes(p.ty.shape.values, str(p.ty.dtype)) for p in parameters}
-    return measure_sharing(extract_graph(module), sizes, chunk_lengths, prompt)
+    return measure_sharing(extract_graph(module), sizes, config.hidden_size, chunk_lengths, prompt)
 
 
 def inspect_artifact(
@@ -87,11 +97,12 @@ def inspect_artifact(
 ) -> Sharing:
     """The sharing of an artifact; raises ArtifactError for a damaged one."""
     artifact = load_artifact(path, check_hashes=False)
-    files = set(artifact.manifest.parameters.values())
+    manifest = artifact.manifest
+    files = set(manifest.parameters.values())
     sizes = {name: size for file in files for name, size in tensor_bytes(artifact.file(file)).items()}
-    return measure_sharing(
-        artifact.manifest.graph, sizes, chunk_lengths or artifact.manifest.chunk_lengths, prompt
-    )
+    hidden_size = manifest.model_integer("hidden_size")
+    lengths = chunk_lengths or manifest.chunk_lengths
+    return measure_sharing(manifest.graph, sizes, hidden_size, lengths, prompt)
 
 
 def token_axis_table(name: str | os.PathLike[str]) -> TokenAxisTable:

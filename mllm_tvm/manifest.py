@@ -112,6 +112,15 @@ class Manifest:
     policy: str = DEFAULT_POLICY
     """The scheduling policy that an engine uses unless told otherwise."""
 
+    def model_integer(self, name: str) -> int:
+        """An entry of ``model`` that has to be an integer; raises ArtifactError when it is not."""
+        value = self.model.get(name)
+        if not isinstance(value, int):
+            raise ArtifactError(
+                f"{MANIFEST_NAME}: model.{name} is {value!r}, expected int; compile the model again"
+            )
+        return value
+
     def to_json(self) -> str:
         """The text of ``manifest.json``."""
         return json.dumps(asdict(self), indent=1) + "\n"

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mllm_tvm.manifest import FunctionSpec, Graph
-from mllm_tvm.runtime.durations import chunk_costs
-from mllm_tvm.runtime.planner import plan_chunks
-from mllm_tvm.runtime.task_graph import PARAMETER_PREFIX
+from mllm_tvm.runtime.durations import prefill_costs
+from mllm_tvm.runtime.planner import plan_prefill
+from mllm_tvm.runtime.task_graph import PARAMETER_PREFIX, CallGraph
 from mllm_tvm.simulate.function_durations import measured_durations
 
 
@@ -61,22 +61,28 @@ class Sharing:
 
 
 def measure_sharing(
-    graph: Graph, parameter_bytes: Mapping[str, int], chunk_lengths: Sequence[int], prompt: int
+    graph: Graph,
+    parameter_bytes: Mapping[str, int],
+    hidden_size: int,
+    chunk_lengths: Sequence[int],
+    prompt: int,
 ) -> Sharing:
     """The sharing of a graph.
 
     Args:
         parameter_bytes: size of each parameter the calls name.
-        chunk_lengths: compiled lengths, of which the prompt's cheapest cover is taken.
+        hidden_size: channels of the residual stream, by which the work of float functions is estimated.
+        chunk_lengths: compiled lengths, of which the engine's planner takes the prompt's cover.
         prompt: tokens, at least 1.
 
     Raises:
         ScheduleError: no chunk lengths, or a negative prompt.
+        ArtifactError: the graph is damaged.
     """
     functions = {function.name: function for function in graph.functions}
     called = [functions[call.function] for call in graph.calls]
-    costs = chunk_costs(called, chunk_lengths, measured_durations(0))
-    chunks = tuple(chunk.length for chunk in plan_chunks(prompt, chunk_lengths, costs))
+    costs = prefill_costs(CallGraph(graph), chunk_lengths, measured_durations(hidden_size))
+    chunks = tuple(chunk.length for chunk in plan_prefill(prompt, costs))
     uses = tuple(_use(graph, function, parameter_bytes, len(chunks)) for function in graph.functions)
     on_npu = [function for function in called if function.processor == "npu"]
     weights = sum(use.parameter_bytes for use in uses if use.processor == "npu")

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 
 from mllm_tvm.manifest import FunctionSpec, Processor
 
-from .planner import descending_lengths
-from .task_graph import Duration
+from .planner import ChunkCosts, descending_lengths
+from .task_graph import CallGraph, Duration
 
 # Orders of magnitude, only used to compare tasks before the first measurement.
 _SECONDS_PER_MAC = {"npu": 1 / 200e9, "cpu": 1 / 50e9}
@@ -42,6 +42,19 @@ def chunk_costs(
     """
     placed = [function for function in functions if function.processor == processor]
     return {m: sum(duration(f, processor, m) for f in placed) for m in descending_lengths(chunk_lengths)}
+
+
+def prefill_costs(graph: CallGraph, chunk_lengths: Iterable[int], duration: Duration) -> ChunkCosts:
+    """What a chunk costs; the head is left out, because it runs once, on one row, however a prompt is cut.
+
+    Raises ScheduleError as :func:`chunk_costs` does.
+    """
+    lengths = descending_lengths(chunk_lengths)
+    calls = [graph.graph.calls[index] for index in graph.live if not graph.is_head(index)]
+    functions = [graph.functions[call.function] for call in calls]
+    return ChunkCosts(
+        chunk_costs(functions, lengths, duration), chunk_costs(functions, lengths, duration, "cpu")
+    )
 
 
 class DurationModel:

@@ -202,7 +202,7 @@ class Engine:
             )
 
     def _check_ids(self, token_ids: Sequence[int]) -> None:
-        vocabulary = _integer(self.artifact, "vocab_size")
+        vocabulary = self.artifact.manifest.model_integer("vocab_size")
         for token in token_ids:
             if not 0 <= token < vocabulary:
                 raise PromptError(f"token id {token} is out of range: expected 0 to {vocabulary - 1}")
@@ -222,9 +222,11 @@ def _runner_config(
         raise ScheduleError(
             f"chunk lengths {chosen}: expected one or more of those the artifact was compiled for, {compiled}"
         )
-    hidden_size = _integer(artifact, "hidden_size")
+    hidden_size = artifact.manifest.model_integer("hidden_size")
     durations = FunctionDurations(load_profile(profile), hidden_size) if profile is not None else None
-    return RunnerConfig(chosen, _integer(artifact, "max_positions"), hidden_size, policy, durations)
+    return RunnerConfig(
+        chosen, artifact.manifest.model_integer("max_positions"), hidden_size, policy, durations
+    )
 
 
 def _open_runner(artifact: Artifact, device: str, config: RunnerConfig) -> ModelRunner:
@@ -249,13 +251,6 @@ def _open_tokenizer(artifact: Artifact) -> Tokenizer:
     eos = artifact.manifest.model.get("eos_token_ids")
     if not isinstance(eos, list | tuple) or not (bos is None or isinstance(bos, int)):
         raise ArtifactError(f"the manifest has token ids bos {bos!r}, eos {eos!r}: compile the model again")
-    return Tokenizer.from_directory(artifact.path, bos, tuple(eos), _integer(artifact, "vocab_size"))
-
-
-def _integer(artifact: Artifact, name: str) -> int:
-    value = artifact.manifest.model.get(name)
-    if not isinstance(value, int):
-        raise ArtifactError(
-            f"manifest.json: model.{name} is {value!r}, expected int; compile the model again"
-        )
-    return value
+    return Tokenizer.from_directory(
+        artifact.path, bos, tuple(eos), artifact.manifest.model_integer("vocab_size")
+    )

@@ -16,9 +16,9 @@ from mllm_tvm.simulate.function_durations import measured_durations
 
 from .decode import DecodeProgram
 from .dispatch import Dispatcher
-from .durations import DurationModel, chunk_costs
+from .durations import DurationModel, prefill_costs
 from .kv_cache import KvCache
-from .planner import ChunkCosts, ChunkPlan, plan_prefill
+from .planner import ChunkPlan, plan_prefill
 from .policies import DEFAULT_POLICY, Policy, find_policy
 from .scheduler import Scheduler, run_on_virtual_clock
 from .stats import NpuCounts, SchedulingCost
@@ -78,7 +78,8 @@ class ModelRunner:
         self._failure: str | None = None
         _check_parameters(self._graph, parameters)
         calls = [self._graph.functions[graph.calls[index].function] for index in self._graph.live]
-        self._chunk_costs = _chunk_costs(self._graph, config)
+        duration = config.durations or measured_durations(config.hidden_size)
+        self._chunk_costs = prefill_costs(self._graph, config.chunk_lengths, duration)
         self._cpu = CpuWorker(open_functions, {function.name for function in calls})
         self._decode = DecodeProgram(self._graph, self._cpu.functions, parameters)
         try:
@@ -191,17 +192,6 @@ class ModelRunner:
             self._failure = str(error)
         if error is not None:
             raise error
-
-
-def _chunk_costs(graph: CallGraph, config: RunnerConfig) -> ChunkCosts:
-    """What a chunk costs; the head is left out, because it runs once, on one row, however a prompt is cut."""
-    calls = [graph.graph.calls[index] for index in graph.live if not graph.is_head(index)]
-    functions = [graph.functions[call.function] for call in calls]
-    duration = config.durations or measured_durations(config.hidden_size)
-    lengths = config.chunk_lengths
-    return ChunkCosts(
-        chunk_costs(functions, lengths, duration), chunk_costs(functions, lengths, duration, "cpu")
-    )
 
 
 def _check_parameters(graph: CallGraph, parameters: Mapping[str, Any]) -> None:

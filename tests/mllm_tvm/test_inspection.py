@@ -18,6 +18,7 @@ from mllm_tvm.inspection import (
 )
 from mllm_tvm.manifest import Call, FunctionSpec, Graph
 from mllm_tvm.published import CONFIG_DIR, published_names
+from mllm_tvm.runtime.engine import Engine
 from mllm_tvm.sharing import measure_sharing
 from mllm_tvm.simulate.models import MODELS
 from mllm_tvm.tensor_file import tensor_bytes
@@ -74,7 +75,7 @@ def test_bytes_are_counted_by_hand() -> None:
         Call("b", 0, ("%0",), ("%1",)),
         Call("a", 1, ("%1", "param:w1"), ("%2",)),
     )
-    sharing = measure_sharing(Graph(functions, calls, (), "%2"), {"w0": 128, "w1": 128}, (8,), 20)
+    sharing = measure_sharing(Graph(functions, calls, (), "%2"), {"w0": 128, "w1": 128}, 4, (8,), 20)
     buffers = 8 * (4 + 4 * 32)
     assert sharing.chunks == (8, 8, 8)
     assert sharing.separate_bytes == 3 * (2 * 128 + 2 * buffers)
@@ -94,6 +95,18 @@ def test_inspect_artifact(demo_artifact: Artifact, capsys: pytest.CaptureFixture
     assert held == sum(packed.values()) + formats > formats > 0
     assert main(["inspect", str(demo_artifact.path)]) == 0
     assert "attention" in capsys.readouterr().out
+
+
+def test_chunks_are_those_of_the_engine(demo_artifact: Artifact) -> None:
+    with Engine(demo_artifact, device="host") as engine:
+        for prompt in (20, 300):
+            engine.prefill([1] * prompt)
+            assert inspect_artifact(demo_artifact.path, prompt).chunks == engine.stats.chunk_lengths
+
+
+def test_chunks_overlap_on_the_two_processors() -> None:
+    """One chunk of 256 costs the NPU least, but hides nothing of the CPU's work."""
+    assert len(inspect_model("qwen1.5-1.8b", 256, (64, 256)).chunks) > 1
 
 
 def test_command_prints_a_table_or_json(capsys: pytest.CaptureFixture[str]) -> None:
