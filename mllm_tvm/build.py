@@ -97,7 +97,7 @@ def make_recipe(model: Model, settings: CompileSettings) -> Recipe:
     if not share:
         return calibrate(model, calibration_texts(settings))
     calibration = Calibration.collect(model, calibration_texts(settings))
-    meter = PruningMeter(calibration, calibration.recipe(OURS))
+    meter = PruningMeter(calibration, calibration.recipe(OURS), settings.fuse_mlp)
     return prune(meter.importance(), share)
 
 

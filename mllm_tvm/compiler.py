@@ -173,8 +173,8 @@ def compile(
         target: a Hexagon target tag, for example ``qcom/hexagon-v68``.
         chunk_lengths: row counts of the NPU kernels; a prompt is cut into chunks of these lengths.
         observe: called with each pass's name and module.
-        fuse_mlp: gated MLPs whose linears have no shadow path run on the NPU in one launch, with an integer
-            activation; otherwise their activations are computed in float on the CPU.
+        fuse_mlp: gated MLPs run on the NPU in one launch, with an integer activation and 16-bit inputs in
+            place of shadow paths; otherwise their activations are computed in float on the CPU.
         policy: the scheduling policy that engines use unless told otherwise.
 
     Raises:

@@ -7,7 +7,7 @@ import dataclasses
 import json
 from typing import TYPE_CHECKING
 
-from mllm_tvm.cli.arguments import MODEL_HELP, add_budgets, scheme_settings
+from mllm_tvm.cli.arguments import MODEL_HELP, add_budgets, add_no_fuse_mlp, scheme_settings
 
 if TYPE_CHECKING:
     from mllm_tvm.calibration import Calibration, Recipe
@@ -44,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="how linears rank: loss (default), largest-outlier",
     )
+    add_no_fuse_mlp(parser)
     parser.add_argument(
         "--tune-pruning", action="store_true", help="print perplexity against share and choose the share"
     )
@@ -97,7 +98,7 @@ def _prune(
         return recipe, []
     if args.importance == LARGEST_OUTLIER and not args.tune_pruning:
         return prune(recipe, args.prune, args.importance), []
-    meter = PruningMeter(calibration, recipe)
+    meter = PruningMeter(calibration, recipe, not args.no_fuse_mlp)
     recipe = meter.importance()
     if not args.tune_pruning:
         return prune(recipe, args.prune, args.importance), []

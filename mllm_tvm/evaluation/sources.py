@@ -109,7 +109,7 @@ class SchemeSource:
             return recipe
         measure = default_measure(scheme)
         if scheme == OURS_PRUNED:
-            recipe = PruningMeter(calibration, recipe).importance()
+            recipe = PruningMeter(calibration, recipe, self.settings.compile.fuse_mlp).importance()
         return prune(recipe, PRUNED_SHARE, measure)
 
     def _calibration(self, rotated: bool) -> Calibration:

@@ -16,6 +16,7 @@ from mllm_tvm.frontend.model import Model
 from mllm_tvm.parameters import make_parameter
 from mllm_tvm.recipe import LinearRecipe, Recipe
 from relax_passes import pipeline
+from relax_passes.fuse_mlp import GLU_MULTIPLIERS, GLU_SHIFTS
 from relax_passes.graph import split_params
 from relax_passes.lower_linear import JOIN, PACKED
 from relax_passes.quantize_w8a8 import COLD, HOT, HOT_SLOT, INPUT_SCALE, INT8, LEFT_OUT, OUTPUT_SCALE, STATIC
@@ -28,7 +29,8 @@ class QuantizedModel:
     become hot or cold.
     """
 
-    def __init__(self, model: Model, recipe: Recipe):
+    def __init__(self, model: Model, recipe: Recipe, fuse_mlp: bool = False):
+        """``fuse_mlp``: as of the compiler; a fused MLP has no shadow path to leave out, only a scale."""
         self.model = model
         self.recipe = recipe
         # Any smoothing and any hot channel may come later: every scale is a vector, every float row is there.
@@ -37,7 +39,7 @@ class QuantizedModel:
             weight: replace(scheme, per_channel=static, hot_rows=model.parameter_shapes[weight][0])
             for weight, scheme in recipe.schemes().items()
         }
-        module = pipeline.run(model.module, schemes, model.shadow_dtype, last="lower")
+        module = pipeline.run(model.module, schemes, model.shadow_dtype, last="lower", fuse_mlp=fuse_mlp)
         _, parameters = split_params(module["main"])
         self._types = {p.name: p.ty for p in parameters}
         self._vm = FloatModel(model, module, {name: self._make(name, recipe) for name in self._types})
@@ -47,8 +49,7 @@ class QuantizedModel:
         pairs = zip(recipe.linears, self.recipe.linears, strict=True)
         changed = {linear.weights[0] for linear, old in pairs if linear != old}
         for name in self._types:
-            weight = _weight(name)
-            if weight is not None and recipe.linear(weight).weights[0] in changed:
+            if any(recipe.linear(weight).weights[0] in changed for weight in _weights(name)):
                 self._vm.set_parameter(name, self._make(name, recipe))
         self.recipe = recipe
 
@@ -77,9 +78,10 @@ def _slots(linear: LinearRecipe, channels: int) -> np.ndarray:
     return slots
 
 
-def _weight(name: str) -> str | None:
-    """The (first) weight a parameter was made from, if it belongs to a quantized linear."""
+def _weights(name: str) -> list[str]:
+    """The weights a parameter was made from, if it belongs to quantized linears."""
     if name.endswith(PACKED):
-        return name.removesuffix(PACKED).split(JOIN)[0].removesuffix(INT8)
-    suffixes = [suffix for suffix in (INPUT_SCALE, OUTPUT_SCALE, HOT_SLOT) if name.endswith(suffix)]
-    return name.removesuffix(suffixes[0]) if suffixes else None
+        return [member.removesuffix(INT8) for member in name.removesuffix(PACKED).split(JOIN)]
+    suffixes = (INPUT_SCALE, OUTPUT_SCALE, HOT_SLOT, GLU_MULTIPLIERS, GLU_SHIFTS)
+    found = next((suffix for suffix in suffixes if name.endswith(suffix)), None)
+    return name.removesuffix(found).split(JOIN) if found else []

@@ -1,8 +1,9 @@
 """Importance pruning: which linears can do without a shadow path, and what that costs.
 
-A linear's importance is what leaving out its shadow path adds to the loss, all others keeping theirs. The
-loss is the expected one under the float model's predictions, per token: its difference to the float model's
-own is the Kullback-Leibler divergence, which needs far fewer tokens than the loss on the text itself.
+A linear's importance is what leaving out its shadow path adds to the loss, all others keeping theirs; in a
+fused MLP, which has none, it is what the scale adds that its input has then. The loss is the expected one
+under the float model's predictions, per token: its difference to the float model's own is the
+Kullback-Leibler divergence, which needs far fewer tokens than the loss on the text itself.
 """
 
 from __future__ import annotations
@@ -75,13 +76,18 @@ def default_measure(scheme: str) -> str:
 class PruningMeter:
     """Measures recipes of one calibration against the float model, without compiling each."""
 
-    def __init__(self, calibration: Calibration, recipe: Recipe, max_tokens: int = DEFAULT_TOKENS):
-        """``recipe``: with every shadow path. Every so many segments of the calibration text are used."""
+    def __init__(
+        self, calibration: Calibration, recipe: Recipe, fuse_mlp: bool, max_tokens: int = DEFAULT_TOKENS
+    ):
+        """``recipe``: with every shadow path; ``fuse_mlp``: as it will be compiled.
+
+        Every so many segments of the calibration text are used.
+        """
         self.recipe = recipe
         self.segments = _spread(calibration.segments, max_tokens)
         float_model = FloatModel(calibration.model)
         self.expected = [_log_probabilities(float_model.run(ids)[0]) for ids in self.segments]
-        self.quantized = QuantizedModel(calibration.model, recipe)
+        self.quantized = QuantizedModel(calibration.model, recipe, fuse_mlp)
 
     def importance(self) -> Recipe:
         """The recipe with the importance of every linear."""

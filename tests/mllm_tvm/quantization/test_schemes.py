@@ -213,7 +213,8 @@ def test_importance_is_what_pruning_costs(calibration, recipe):
         recipe.linears[3], clip_scale=recipe.linears[3].scale / 50, clip_smoothing=()
     )
     linears = tuple(victim if i == 3 else linear for i, linear in enumerate(recipe.linears))
-    meter = PruningMeter(calibration, dataclasses.replace(recipe, linears=linears), 200)
+    recipe = dataclasses.replace(recipe, linears=linears)
+    meter = PruningMeter(calibration, recipe, fuse_mlp=False, max_tokens=200)
     measured = meter.importance()
     assert ranked(measured)[-1].weights == victim.weights
     total = sum(len(linear.weights) for linear in linears)
