@@ -12,10 +12,9 @@ import torch
 import mllm_tvm as mt
 from mllm_tvm.frontend.float_model import FloatModel
 from relax_passes.analyze_token_axis import analyze_token_axis
-from tests.mllm_tvm.frontend.tiny_models import LLAMA3_ROPE, VOCAB_SIZE, save_llama
+from tests.mllm_tvm.frontend.tiny_models import GPT2, LLAMA3_ROPE, OPT, TOKENS, save_llama
 from tests.mllm_tvm.shaped_model import uncalibrated_recipe
 
-TOKENS = [1, 40, 7, 200, 319, 5, 77, 78, 79, 12, 300, 2, 64, 9, 9, 31, 30]
 LENGTHS = (8,)
 PROMPT, NEW_TOKENS = "the dog sat on the mat", 5
 
@@ -26,8 +25,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "mistral": {"sliding_window": 6},
     "gemma": {"num_key_value_heads": 1, "head_dim": 32, "tie_word_embeddings": True},
     "phi": {"num_key_value_heads": 4},
-    "gpt2": {"vocab_size": VOCAB_SIZE, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 128},
-    "opt": {"ffn_dim": 96, "word_embed_proj_dim": 64},
+    "gpt2": GPT2,
+    "opt": OPT,
 }
 
 

@@ -19,19 +19,17 @@ from relax_passes.analyze_token_axis import analyze_token_axis
 from relax_passes.expose_linear_inputs import linear_inputs
 from relax_passes.quantize_w8a8 import LinearScheme
 from tests.mllm_tvm.frontend.tiny_models import (
+    GPT2,
     LLAMA3_ROPE,
-    VOCAB_SIZE,
+    MAX_ERROR,
+    OPT,
+    TOKENS,
     change_config,
     edit_weights,
     reference_logits,
     save_llama,
 )
 
-MAX_ERROR = 1e-3
-TOKENS = [1, 40, 7, 200, 319, 5, 77, 78, 79, 12, 300, 2, 64, 9, 9, 31, 30]
-
-_GPT2 = {"vocab_size": VOCAB_SIZE, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 128}
-_OPT = {"ffn_dim": 96, "word_embed_proj_dim": 64}
 _YARN = {"rope_type": "yarn", "rope_theta": 500.0, "factor": 4.0, "original_max_position_embeddings": 16}
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -61,10 +59,10 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
             "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.4},
         },
     ),
-    "gpt2": ("gpt2", _GPT2),
-    "gpt2-untied": ("gpt2", {**_GPT2, "n_inner": 100, "tie_word_embeddings": False}),
-    "opt": ("opt", _OPT),
-    "opt-float16": ("opt", {**_OPT, "activation_function": "gelu", "dtype": torch.float16}),
+    "gpt2": ("gpt2", GPT2),
+    "gpt2-untied": ("gpt2", {**GPT2, "n_inner": 100, "tie_word_embeddings": False}),
+    "opt": ("opt", OPT),
+    "opt-float16": ("opt", {**OPT, "activation_function": "gelu", "dtype": torch.float16}),
 }
 
 

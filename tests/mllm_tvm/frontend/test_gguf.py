@@ -17,16 +17,15 @@ from mllm_tvm.frontend.float_model import FloatModel
 from mllm_tvm.frontend.parameters import column_blocks
 from tests.mllm_tvm.frontend.gguf_files import convert, rounded
 from tests.mllm_tvm.frontend.tiny_models import (
+    GPT2,
     LLAMA3_ROPE,
-    VOCAB_SIZE,
+    MAX_ERROR,
+    TOKENS,
     change_config,
     edit_weights,
     reference_logits,
     save_llama,
 )
-
-MAX_ERROR = 1e-3
-TOKENS = [1, 40, 7, 200, 319, 5, 77, 78, 79, 12, 300, 2, 64]
 
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {}),
@@ -34,7 +33,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen2": ("qwen2", {"num_key_value_heads": 4, "tie_word_embeddings": True}),
     "qwen3": ("qwen3", {"head_dim": 24}),
     "gemma": ("gemma", {"head_dim": 32, "tie_word_embeddings": True}),
-    "gpt2": ("gpt2", {"vocab_size": VOCAB_SIZE, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 128}),
+    "gpt2": ("gpt2", GPT2),
     "phi": ("phi", {"num_key_value_heads": 4}),
 }
 

@@ -16,6 +16,11 @@ from transformers import AutoConfig, AutoModelForCausalLM
 VOCAB_SIZE = 320
 SPECIAL_TOKENS = ["<unk>", "<s>", "</s>"]
 
+TOKENS = [1, 40, 7, 200, 319, 5, 77, 78, 79, 12, 300, 2, 64, 9, 9, 31, 30]
+"""What models are compared on."""
+MAX_ERROR = 1e-3
+"""Of logits, against those of another implementation in float32."""
+
 LLAMA3_ROPE = {
     "rope_type": "llama3",
     "rope_theta": 500.0,
@@ -38,6 +43,15 @@ DEFAULTS: dict[str, Any] = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
+# What the configurations of these call by other names.
+GPT2: dict[str, Any] = {
+    "vocab_size": VOCAB_SIZE,
+    "n_embd": 64,
+    "n_layer": 2,
+    "n_head": 4,
+    "n_positions": 128,
+}
+OPT: dict[str, Any] = {"ffn_dim": 96, "word_embed_proj_dim": 64}
 
 
 def save_llama(

@@ -13,7 +13,8 @@ import onnxruntime
 import torch
 from transformers import AutoModelForCausalLM, DynamicCache
 
-TOKENS = [1, 40, 7, 200, 319, 5, 77, 78, 79, 12, 300, 2, 64]
+from tests.mllm_tvm.frontend.tiny_models import TOKENS
+
 DYNAMIC = torch.export.Dim.DYNAMIC
 
 

@@ -14,11 +14,10 @@ from mllm_tvm.frontend import load_model
 from mllm_tvm.frontend.float_model import FloatModel
 from relax_passes.analyze_token_axis import analyze_token_axis
 from relax_passes.expose_linear_inputs import linear_inputs
-from tests.mllm_tvm.frontend.onnx.exports import TOKENS, export, reference
+from tests.mllm_tvm.frontend.onnx.exports import export, reference
 from tests.mllm_tvm.frontend.onnx.fused_graphs import Style, write_genai, write_opset23
-from tests.mllm_tvm.frontend.tiny_models import reference_logits, save_llama
+from tests.mllm_tvm.frontend.tiny_models import GPT2, MAX_ERROR, OPT, TOKENS, reference_logits, save_llama
 
-MAX_ERROR = 1e-3
 TIED = {"tie_word_embeddings": True, "attention_bias": True, "mlp_bias": True, "num_key_value_heads": 1}
 
 
@@ -83,8 +82,8 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "qwen3": {"head_dim": 24},
     "gemma": {"num_key_value_heads": 1, "head_dim": 32, "tie_word_embeddings": True},
     "phi": {"num_key_value_heads": 4},
-    "gpt2": {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 128, "num_key_value_heads": 4},
-    "opt": {"ffn_dim": 96, "word_embed_proj_dim": 64, "num_key_value_heads": 4},
+    "gpt2": {**GPT2, "num_key_value_heads": 4},
+    "opt": {**OPT, "num_key_value_heads": 4},
 }
 
 
