@@ -29,10 +29,12 @@ class Dispatcher:
         """
         task = None
         try:
-            while (task := self._take(processor)) is not None:
+            with self._changed:
+                task = self._take(processor)
+            while task is not None:
                 start = time.perf_counter()
                 execute(task)
-                self._finish(task, start)
+                task = self._exchange(task, start, processor)
         except BaseException as error:
             if task is not None:
                 error.add_note(f"while running {task.name!r} of chunk {task.chunk} on the {processor}")
@@ -44,19 +46,21 @@ class Dispatcher:
             self.error = self.error or error
             self._changed.notify_all()
 
-    def _take(self, processor: str) -> Task | None:
-        with self._changed:
-            while self.error is None and self._scheduler.unfinished:
-                task = self._scheduler.next(processor)
-                if task is not None:
-                    return task
-                self._changed.wait()
-        return None
-
-    def _finish(self, task: Task, start: float) -> None:
+    def _exchange(self, task: Task, start: float, processor: str) -> Task | None:
+        """The ended task for the next one."""
         span = Span(task, start - self._origin, time.perf_counter() - self._origin)
         with self._changed:
-            self._scheduler.complete(task)
             self.spans.append(span)
             self._on_complete(span)
+            self._scheduler.complete(task)
             self._changed.notify_all()
+            return self._take(processor)
+
+    def _take(self, processor: str) -> Task | None:
+        """Waits for a task of the processor, None at the end of the pass; call with the lock."""
+        while self.error is None and self._scheduler.unfinished:
+            task = self._scheduler.next(processor)
+            if task is not None:
+                return task
+            self._changed.wait()
+        return None

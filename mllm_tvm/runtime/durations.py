@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from math import inf
 
 from mllm_tvm.manifest import FunctionSpec, Processor
 
+from .expansion import Duration, Usage, UsageKey
 from .planner import ChunkCosts, descending_lengths
-from .task_graph import CallGraph, Duration
+from .task_graph import CallGraph
 
 # Orders of magnitude, only used to compare tasks before the first measurement.
 _SECONDS_PER_MAC = {"npu": 1 / 200e9, "cpu": 1 / 50e9}
 _SECONDS_PER_ELEMENT = {"float": 2e-9, "shadow": 4e-9, "dynamic": 40e-9}
 _LAUNCH_SECONDS = {"npu": 100e-6, "cpu": 5e-6}
+
+_OBSERVED_ERROR = 0.02
+"""Relative error of a mean of observations; repeated prefills differ by more."""
 
 
 def estimate(function: FunctionSpec, processor: str, rows: int, hidden_size: int) -> float:
@@ -62,7 +67,7 @@ class DurationModel:
 
     def __init__(self, hidden_size: int) -> None:
         self._hidden_size = hidden_size
-        self._seen: dict[tuple[str, str, int], tuple[int, float]] = {}
+        self._seen: dict[UsageKey, tuple[int, float]] = {}
 
     def __call__(self, function: FunctionSpec, processor: str, rows: int) -> float:
         """Expected seconds of ``function`` on ``rows`` rows."""
@@ -74,3 +79,22 @@ class DurationModel:
         key = (function, processor, rows)
         count, mean = self._seen.get(key, (0, 0.0))
         self._seen[key] = (count + 1, mean + (seconds - mean) / (count + 1))
+
+    def error(self, usage: Iterable[UsageKey]) -> float:
+        """Relative error to expect of these durations; infinite if one of them is an estimate."""
+        return _OBSERVED_ERROR if all(key in self._seen for key in usage) else inf
+
+    def drift(self, usage: Mapping[UsageKey, Usage]) -> float:
+        """How far durations have moved since they were asked for, as a share of their sum.
+
+        A common factor does not count: what is slower by the same everywhere is scheduled alike.
+        """
+        then = [used.tasks * used.seconds for used in usage.values()]
+        now = [
+            used.tasks * (self._seen[key][1] if key in self._seen else used.seconds)
+            for key, used in usage.items()
+        ]
+        if not sum(then) or not sum(now):
+            return 0.0
+        factor = sum(now) / sum(then)
+        return sum(abs(b - factor * a) for a, b in zip(then, now, strict=True)) / sum(now)

@@ -9,7 +9,7 @@ import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .tasks import TaskState
+from .tasks import Program
 
 
 @dataclass(frozen=True)
@@ -20,16 +20,16 @@ class ScheduleGraph:
     processors: tuple[int, ...]
     """Index of each task's processor."""
     successors: Sequence[Sequence[int]]
-    dependencies: tuple[int, ...]
+    dependencies: Sequence[int]
     """Number of dependencies of each task."""
 
     @staticmethod
-    def of(state: TaskState) -> ScheduleGraph:
-        """The graph of a state in which nothing ran yet."""
+    def of(program: Program) -> ScheduleGraph:
+        """What list scheduling reads of a program."""
         names: dict[str, int] = {}
-        processors = tuple(names.setdefault(task.processor, len(names)) for task in state.tasks)
-        durations = tuple(task.duration for task in state.tasks)
-        return ScheduleGraph(durations, processors, state.successors, tuple(state.pending))
+        processors = tuple([names.setdefault(task.processor, len(names)) for task in program.tasks])
+        durations = tuple([task.duration for task in program.tasks])
+        return ScheduleGraph(durations, processors, program.successors, program.dependencies)
 
     def reversed(self) -> ScheduleGraph:
         """The same graph with time running backwards; task i becomes task n - 1 - i."""

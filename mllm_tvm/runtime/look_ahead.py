@@ -9,15 +9,15 @@ searched with a beam over schedules of that kind.
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterator, Sequence
+from math import isinf
 
 from .active_schedule import active_starts
 from .beam_search import beam_search
 from .list_schedule import ScheduleGraph, dispatch_starts, lower_bound, serial_starts, tails
 from .paper_rule import paper_starts
-from .policy import Policy
-from .tasks import TaskState
+from .policy import ByKey, InOrder, Policy
+from .tasks import Program
 
 STAGGERS = (2.0, 3.0, 1.0)
 """How far each chunk is held back, in mean tasks of the critical path; likeliest first."""
@@ -32,81 +32,65 @@ BEAMS = ((40, False), (40, True), (120, True))
 _ROUNDING = 1.0 + 1e-9
 """A schedule as short as the lower bound, but for rounding, ends the look-ahead."""
 
-Starts = Sequence[float]
 
-
-class LookAhead(Policy):
+def look_ahead(program: Program) -> Policy:
     """Follows the best schedule that a bounded look-ahead finds; never worse than the paper's on exact times.
 
     Where the best schedule leaves a processor idle on purpose it waits; otherwise the planned order is a
-    priority only, and a free processor always takes the first ready task.
+    priority only, and a free processor always takes the first ready task. Schedules are not told apart by
+    less than the error of the durations; with durations that nobody measured none are compared.
     """
-
-    def __init__(self, state: TaskState) -> None:
-        super().__init__(state)
-        search = _Search(state)
-        self._starts, self._waits = search.best_starts, search.best_waits
-        self._ready: dict[str, list[tuple[float, int]]] = {}
-        self._planned: dict[str, list[int]] = {}
-        if self._waits:
-            for task in sorted(range(len(state.tasks)), key=self._key, reverse=True):
-                self._planned.setdefault(state.tasks[task].processor, []).append(task)
-
-    def on_ready(self, task: int) -> None:
-        if not self._waits:
-            processor = self._state.tasks[task].processor
-            heapq.heappush(self._ready.setdefault(processor, []), (self._starts[task], task))
-
-    def choose(self, processor: str) -> int | None:
-        if self._waits:
-            planned = self._planned.get(processor)
-            return planned.pop() if planned and not self._state.pending[planned[-1]] else None
-        ready = self._ready.get(processor)
-        return heapq.heappop(ready)[1] if ready else None
-
-    def _key(self, task: int) -> tuple[float, int]:
-        return self._starts[task], task
+    return _Search(program).policy()
 
 
 class _Search:
     """Tries schedules and keeps the shortest."""
 
-    def __init__(self, state: TaskState) -> None:
-        self._state = state
-        self._graph = ScheduleGraph.of(state)
-        self._chunks = 1 + max((task.chunk for task in state.tasks), default=0)
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self._graph = ScheduleGraph.of(program)
+        self._chunks = [task.chunk for task in program.tasks]
         self._tails = tails(self._graph)
-        self._good_enough = lower_bound(self._graph, self._tails) * _ROUNDING
         self._best = float("inf")
-        self.best_starts: Starts = ()
-        self.best_waits = False
-        """Whether the best schedule is one in which processors may wait."""
-        self._compare()
+        self._keys: Sequence[float] = ()
+        self._waits = False
+        """Whether the best schedule is one in which processors may wait for the task with the next key."""
 
-    def _compare(self) -> None:
+    def policy(self) -> Policy:
+        """What follows the best schedule."""
+        if isinf(self._program.duration_error):
+            self._keys = next(self._staggered_keys())
+        else:
+            self._compare(lower_bound(self._graph, self._tails) * (1 + self._program.duration_error))
+        if self._waits:
+            return InOrder(self._program, sorted(range(len(self._keys)), key=self._keys.__getitem__))
+        return ByKey(self._program, self._keys)
+
+    def _compare(self, bound: float) -> None:
+        good_enough = bound * _ROUNDING
         for tried, keys in enumerate(self._staggered_keys()):
-            self._keep(*dispatch_starts(self._graph, keys), waits=False)
-            if tried == 0 and self._chunks <= 2 and self._best > self._good_enough * FAR:
+            self._keep(dispatch_starts(self._graph, keys)[0], keys, waits=False)
+            if tried == 0 and max(self._chunks, default=0) <= 1 and self._best > good_enough * FAR:
                 self._keep(*active_starts(self._graph, self._tails), waits=True)
-            if self._best <= self._good_enough:
+            if self._best <= good_enough:
                 return
-            if self._best <= self._good_enough * NEAR:
+            if self._best <= good_enough * NEAR:
                 break
-        self._keep(*dispatch_starts(self._graph, self._paper_starts()), waits=False)
-        if len(self._state.tasks) <= SMALL:
+        keys = self._paper_starts()
+        self._keep(dispatch_starts(self._graph, keys)[0], keys, waits=False)
+        if len(self._chunks) <= SMALL:
             self._search_small()
 
-    def _keep(self, makespan: float, starts: Starts, waits: bool) -> None:
+    def _keep(self, makespan: float, keys: Sequence[float], waits: bool) -> None:
         if makespan < self._best:
-            self._best, self.best_starts, self.best_waits = makespan, starts, waits
+            self._best, self._keys, self._waits = makespan, keys, waits
 
     def _staggered_keys(self) -> Iterator[list[float]]:
         step = self._mean_step()
-        chunks = [task.chunk for task in self._state.tasks]
         for stagger in STAGGERS:
             delay = stagger * step
-            yield [delay * chunk - tail for chunk, tail in zip(chunks, self._tails, strict=True)]
-            if not any(chunks):
+            yield [delay * chunk - tail for chunk, tail in zip(self._chunks, self._tails, strict=True)]
+            if not any(self._chunks):
                 return
 
     def _mean_step(self) -> float:
@@ -120,7 +104,7 @@ class _Search:
         return sum(usual) / max(len(usual), 1)
 
     def _paper_starts(self) -> list[float]:
-        names = dict.fromkeys(task.processor for task in self._state.tasks)
+        names = dict.fromkeys(task.processor for task in self._program.tasks)
         return paper_starts(self._graph, [1.0 if name == "cpu" else -1.0 for name in names])
 
     def _search_small(self) -> None:

@@ -16,7 +16,7 @@ def paper_starts(graph: ScheduleGraph, signs: Sequence[float]) -> list[float]:
     """When each task starts; ``signs`` is 1.0 for the index of a CPU, -1.0 for that of another processor."""
     durations, processors, successors = graph.durations, graph.processors, graph.successors
     pending, starts = list(graph.dependencies), [0.0] * len(durations)
-    left = _dependency_sums(graph)
+    left = dependency_sums(graph.successors)
     gains = [0.0] * len(durations)
     waiting = [True] * len(durations)
     ready: list[list[tuple[float, int]]] = [[] for _ in signs]
@@ -57,10 +57,10 @@ def paper_starts(graph: ScheduleGraph, signs: Sequence[float]) -> list[float]:
                     last_dependency_left(task)
 
 
-def _dependency_sums(graph: ScheduleGraph) -> list[int]:
+def dependency_sums(successors: Sequence[Sequence[int]]) -> list[int]:
     """Sum of the dependencies of each task: the dependency itself once only one is left."""
-    sums = [0] * len(graph.durations)
-    for task, following in enumerate(graph.successors):
+    sums = [0] * len(successors)
+    for task, following in enumerate(successors):
         for successor in following:
             sums[successor] += task
     return sums

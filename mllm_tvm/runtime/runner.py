@@ -17,13 +17,15 @@ from mllm_tvm.simulate.function_durations import measured_durations
 from .decode import DecodeProgram
 from .dispatch import Dispatcher
 from .durations import DurationModel, prefill_costs
+from .expansion import Duration, TaskGraph
 from .kv_cache import KvCache
-from .planner import ChunkPlan, plan_prefill
-from .policies import DEFAULT_POLICY, Policy, find_policy
+from .planner import ChunkPlan
+from .policies import DEFAULT_POLICY, PolicyOf, find_policy
+from .prepared import PreparedPrefills
 from .scheduler import Scheduler, run_on_virtual_clock
 from .stats import NpuCounts, SchedulingCost
-from .task_graph import CallGraph, Duration, TaskGraph
-from .tasks import Span, Task, TaskState
+from .task_graph import CallGraph
+from .tasks import Span, Task
 from .values import RunValues
 from .workers import CpuWorker, Functions, NpuWorker, Session
 
@@ -35,7 +37,7 @@ class RunnerConfig:
     chunk_lengths: tuple[int, ...]
     max_positions: int
     hidden_size: int
-    policy: str | Callable[[TaskState], Policy] = DEFAULT_POLICY
+    policy: str | PolicyOf = DEFAULT_POLICY
     durations: Duration | None = None
     """Seconds of each function on a simulated device: time is then virtual. None: the wall clock."""
 
@@ -70,7 +72,7 @@ class ModelRunner:
     ) -> None:
         self.position = 0
         self._config = config
-        self._policy = find_policy(config.policy)
+        policy = find_policy(config.policy)
         self._graph = CallGraph(graph)
         self._parameters = parameters
         self._cache = KvCache(graph.caches, config.max_positions)
@@ -79,7 +81,9 @@ class ModelRunner:
         _check_parameters(self._graph, parameters)
         calls = [self._graph.functions[graph.calls[index].function] for index in self._graph.live]
         duration = config.durations or measured_durations(config.hidden_size)
-        self._chunk_costs = prefill_costs(self._graph, config.chunk_lengths, duration)
+        costs = prefill_costs(self._graph, config.chunk_lengths, duration)
+        expected = config.durations or self._durations
+        self._prepared = PreparedPrefills(self._graph, costs, policy, expected)
         self._cpu = CpuWorker(open_functions, {function.name for function in calls})
         self._decode = DecodeProgram(self._graph, self._cpu.functions, parameters)
         try:
@@ -99,16 +103,14 @@ class ModelRunner:
         Raises PromptError for no tokens or more than fit, DeviceError when the device fails or has failed.
         """
         self._check(len(token_ids))
-        begin = time.thread_time()
-        chunks = plan_prefill(len(token_ids), self._chunk_costs)
-        planning_s = time.thread_time() - begin
-        tasks = self._graph.expand(chunks, self._config.durations or self._durations, all_logits)
-        values = RunValues(self._graph, tasks, self._parameters, self._cache, self.position)
+        begin = time.perf_counter()
+        chunks, graph, scheduler = self._prepared.get(len(token_ids), all_logits)
+        planning_s = time.perf_counter() - begin
+        values = RunValues(self._graph, graph, self._parameters, self._cache, self.position)
         values.set_inputs(chunks, token_ids)
         before = self._npu.counts
-        scheduler = Scheduler(tasks.tasks, self._policy)
         run = self._run_virtually if self._config.durations else self._run
-        timeline = run(scheduler, tasks, values)
+        timeline = run(scheduler, graph, values)
         self.position += len(token_ids)
         wanted = range(len(chunks)) if all_logits else [len(chunks) - 1]
         logits = np.concatenate([values.logits(chunk) for chunk in wanted])
@@ -185,7 +187,8 @@ class ModelRunner:
     def _end(self, span: Span, graph: TaskGraph, values: RunValues) -> None:
         step = graph.steps[span.task.id]
         values.release(step)
-        self._durations.observe(step.function.name, step.processor, step.computed_rows, span.end - span.start)
+        work = step.work
+        self._durations.observe(work.function.name, work.processor, work.computed_rows, span.end - span.start)
 
     def _raise_failure(self, error: BaseException | None) -> None:
         if isinstance(error, DeviceError):

@@ -10,77 +10,68 @@ import heapq
 import time
 from collections.abc import Callable, Sequence
 
-from .policies import DEFAULT_POLICY, Policy, find_policy
-from .tasks import PROCESSORS, ScheduleError, Span, Task, TaskState, initial_state, program_order
+from .policies import DEFAULT_POLICY, PolicyOf, find_policy
+from .tasks import PROCESSORS, Program, ScheduleError, Span, Task
 
 
 class Scheduler:
-    """The online scheduler of one run. Not locked: the caller serializes the calls.
+    """The online scheduler of a program, for any number of runs. Not locked: the caller serializes the calls.
 
-    The program order is the order of ``tasks``; a task listed before one of its dependencies moves behind it.
-    Raises ScheduleError for a duplicate id, a missing dependency, a cycle, an unknown processor or policy.
+    Raises ScheduleError for an unknown policy.
     """
 
-    def __init__(
-        self,
-        tasks: Sequence[Task],
-        policy: str | Callable[[TaskState], Policy] = DEFAULT_POLICY,
-        processors: Sequence[str] = PROCESSORS,
-    ) -> None:
-        begin = time.thread_time()
+    def __init__(self, program: Program, policy: str | PolicyOf = DEFAULT_POLICY) -> None:
+        self._tasks = program.tasks
+        self._policy = find_policy(policy)(program)
+        self.start()
+
+    def start(self) -> None:
+        """Begin a run, in which no task has ended; also after one that was not finished."""
         self.decisions = 0
-        """Tasks given out."""
-        ordered = program_order(tasks, processors)
-        self._state, dependencies = initial_state(ordered)
-        self._index = {task.id: index for index, task in enumerate(ordered)}
-        self._running: set[int] = set()
-        self._policy = find_policy(policy)(self._state)
-        self.unfinished = len(ordered)
-        for index, count in enumerate(dependencies):
-            self._announce(index, count)
-        self.seconds = time.thread_time() - begin
-        """Processor time that scheduling took so far, planning included: no waiting for a busy machine."""
+        """Tasks given out in this run."""
+        self.unfinished = len(self._tasks)
+        self.seconds = 0.0
+        """What the decisions of this run took, by the wall clock: interruptions count, but reading a thread's
+        processor time instead takes as long as a fifth of a decision."""
+        self._running: dict[str, int] = {}
+        self._policy.start()
 
     def next(self, processor: str) -> Task | None:
         """The task ``processor`` should start now; None when it has to wait for a task to complete."""
-        begin = time.thread_time()
+        begin = time.perf_counter()
         index = self._policy.choose(processor)
-        if index is not None:
-            self._running.add(index)
-            self._state.running += 1
+        if index is None:
+            task = None
+        else:
+            task = self._tasks[index]
+            self._running[processor] = index
             self.decisions += 1
-        self.seconds += time.thread_time() - begin
-        return None if index is None else self._state.tasks[index]
+        self.seconds += time.perf_counter() - begin
+        return task
 
     def complete(self, task: Task) -> None:
         """Note that a task given out by :meth:`next` ended; raises ScheduleError for any other."""
-        begin = time.thread_time()
-        index = self._index.get(task.id, -1)
-        if index not in self._running:
+        begin = time.perf_counter()
+        index = self._running.get(task.processor)
+        if index is None or self._tasks[index] is not task:
             raise ScheduleError(f"task {task.id} {task.name!r} is not running: it cannot complete")
-        self._running.remove(index)
-        self._state.running -= 1
+        del self._running[task.processor]
         self.unfinished -= 1
-        for successor in self._state.successors[index]:
-            self._state.pending[successor] -= 1
-            self._state.last_dependency[successor] -= index
-            self._announce(successor, self._state.pending[successor])
-        self.seconds += time.thread_time() - begin
-
-    def _announce(self, index: int, pending: int) -> None:
-        if pending == 0:
-            self._policy.on_ready(index)
-        elif pending == 1:
-            self._policy.on_last_dependency(index)
+        self._policy.complete(index)
+        self.seconds += time.perf_counter() - begin
 
 
 def simulate(
     tasks: Sequence[Task],
-    policy: str | Callable[[TaskState], Policy] = DEFAULT_POLICY,
+    policy: str | PolicyOf = DEFAULT_POLICY,
     processors: Sequence[str] = PROCESSORS,
 ) -> tuple[Span, ...]:
-    """Run ``tasks`` on a virtual clock, each for its ``duration``; spans in order of their start."""
-    return run_on_virtual_clock(Scheduler(tasks, policy, processors), _compute_nothing, None, processors)
+    """Run ``tasks`` on a virtual clock, each for its ``duration``; spans in order of their start.
+
+    Raises ScheduleError for tasks that :meth:`~.tasks.Program.of` rejects, or an unknown policy.
+    """
+    scheduler = Scheduler(Program.of(tasks, processors), policy)
+    return run_on_virtual_clock(scheduler, _compute_nothing, None, processors)
 
 
 def run_on_virtual_clock(

@@ -35,7 +35,7 @@ class NpuCounts:
 
 @dataclass(frozen=True)
 class SchedulingCost:
-    """Tasks that the scheduler gave out, and the processor seconds that took, chunk plan included."""
+    """Tasks that the scheduler gave out, and the seconds that took, chunk plan and schedule included."""
 
     decisions: int = 0
     seconds: float = 0.0

@@ -1,54 +1,23 @@
-"""Expands the call graph of an artifact over the chunks of a prompt into tasks.
+"""The call graph of an artifact, checked, and which calls a prompt's chunks need.
 
-Dependencies: a call needs the calls of its own chunk that produce its arguments; a call that reads a cache
-needs the calls that produce the cached rows in this and all earlier chunks. Calls that reach only the logits,
-not a cache, are the *head*: they run for the last chunk alone, on its last row, unless all logits are wanted.
+Calls that reach only the logits, not a cache, are the *head*: they run for the last chunk alone, on its last
+row, unless all logits are wanted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from mllm_tvm.errors import ArtifactError
 from mllm_tvm.manifest import CacheSpec, Call, FunctionSpec, Graph
 
+from .expansion import CallList, Duration, Expansion, LiveCall, TaskGraph
 from .planner import ChunkPlan
-from .tasks import Task
 
 INPUTS = ("input_ids", "positions")
 PARAMETER_PREFIX = "param:"
 # Activations and parameters of the functions that the NPU worker can call.
 _NPU_ARGUMENTS = {"linear": (1, 1), "mlp": (2, 5)}
-
-Duration = Callable[[FunctionSpec, str, int], float]
-"""Expected seconds of a function on a processor that computes that many rows."""
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What a task does: a call on ``rows`` rows of a chunk, the last row of the chunk when ``last_row``."""
-
-    call: Call
-    function: FunctionSpec
-    chunk: int
-    plan: ChunkPlan
-    rows: int
-    last_row: bool
-    processor: str
-
-    @property
-    def computed_rows(self) -> int:
-        """Rows the processor computes: the NPU always a whole chunk, padding included."""
-        return self.plan.length if self.processor == "npu" else self.rows
-
-
-@dataclass(frozen=True)
-class TaskGraph:
-    """Tasks in program order (chunk by chunk) and what each does; the task's id is its index in both."""
-
-    tasks: tuple[Task, ...]
-    steps: tuple[Step, ...]
 
 
 class CallGraph:
@@ -65,6 +34,9 @@ class CallGraph:
         self._cache_calls = self._reaching([cache.rows for cache in graph.caches])
         self._logit_calls = self._reaching([graph.logits])
         self.live = sorted(self._cache_calls | self._logit_calls)
+        calls = [self._live_call(index) for index in self.live]
+        self._all_calls = CallList(calls, self.functions)
+        self._without_head = CallList([live for live in calls if not live.is_head], self.functions)
 
     def is_head(self, call: int) -> bool:
         """Whether the call reaches the logits only."""
@@ -93,42 +65,21 @@ class CallGraph:
         self, chunks: Sequence[ChunkPlan], duration: Duration | None = None, all_logits: bool = False
     ) -> TaskGraph:
         """The tasks of one pass over ``chunks``. A call on a single row runs on the CPU."""
-        ids: dict[tuple[int, int], int] = {}
-        tasks: list[Task] = []
-        steps: list[Step] = []
-        for chunk, plan in enumerate(chunks):
-            for index in self._calls_of(chunk == len(chunks) - 1 or all_logits):
-                step = self._step(index, chunk, plan, all_logits)
-                ids[chunk, index] = len(tasks)
-                seconds = duration(step.function, step.processor, step.computed_rows) if duration else 0.0
-                deps = tuple(ids[key] for key in self._dependencies(chunk, index))
-                name = step.function.name
-                layer = step.call.layer
-                tasks.append(Task(len(tasks), step.processor, deps, seconds, chunk, index, name, layer))
-                steps.append(step)
-        return TaskGraph(tuple(tasks), tuple(steps))
+        expansion = Expansion(duration, all_logits)
+        for plan in chunks[:-1]:
+            expansion.add_chunk(plan, self._all_calls if all_logits else self._without_head)
+        for plan in chunks[-1:]:
+            expansion.add_chunk(plan, self._all_calls)
+        return expansion.task_graph()
 
-    def _calls_of(self, with_head: bool) -> list[int]:
-        return self.live if with_head else sorted(self._cache_calls)
-
-    def _step(self, index: int, chunk: int, plan: ChunkPlan, all_logits: bool) -> Step:
-        call = self.graph.calls[index]
-        function = self.functions[call.function]
-        last_row = self.is_head(index) and not all_logits
-        rows = 1 if last_row else plan.tokens
-        processor = "cpu" if rows == 1 else function.processor
-        return Step(call, function, chunk, plan, rows, last_row, processor)
-
-    def _dependencies(self, chunk: int, index: int) -> list[tuple[int, int]]:
-        """(chunk, call) of the tasks that must end first."""
-        needed: set[tuple[int, int]] = set()
-        for arg in self.graph.calls[index].args:
-            if arg in self.producers:
-                needed.add((chunk, self.producers[arg]))
-            elif arg in self.caches:
-                append = self.producers[self.caches[arg].rows]
-                needed.update((earlier, append) for earlier in range(chunk + 1))
-        return sorted(needed)
+    def _live_call(self, index: int) -> LiveCall:
+        call, head = self.graph.calls[index], self.is_head(index)
+        values = [arg for arg in dict.fromkeys(call.args) if not arg.startswith(PARAMETER_PREFIX)]
+        appends = {self.producers[self.caches[name].rows] for name in values if name in self.caches}
+        producers = {self.producers[value] for value in values if value in self.producers} - appends
+        reads = tuple(value for value in values if value not in self.caches)
+        own, earlier = tuple(sorted(producers)), tuple(sorted(appends))
+        return LiveCall(index, call, head, own, earlier, reads, (call.function, head))
 
     def _reaching(self, values: Sequence[str]) -> set[int]:
         """Indices of the calls that ``values`` depend on, within a chunk or through a cache."""

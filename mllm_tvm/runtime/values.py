@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,9 +10,10 @@ import numpy as np
 from mllm_tvm.errors import ArtifactError
 from mllm_tvm.tensor_file import as_aligned
 
+from .expansion import Step, TaskGraph
 from .kv_cache import KvCache
 from .planner import ChunkPlan
-from .task_graph import PARAMETER_PREFIX, CallGraph, Step, TaskGraph
+from .task_graph import PARAMETER_PREFIX, CallGraph
 
 Key = tuple[int, str]
 
@@ -44,7 +44,7 @@ class RunValues:
         self._head_values = call_graph.head_values()
         self._logits = call_graph.graph.logits
         self._values: dict[Key, Any] = {}
-        self._readers = Counter(key for step in task_graph.steps for key in self._keys(step))
+        self._readers = dict(task_graph.readers)
 
     def set_inputs(self, chunks: Sequence[ChunkPlan], token_ids: Sequence[int]) -> None:
         """Make ``input_ids`` and ``positions`` ([tokens] int32) of each chunk."""
@@ -70,20 +70,15 @@ class RunValues:
 
     def release(self, step: Step) -> None:
         """Note that a step has ended: values without further readers are dropped."""
-        for key in self._keys(step):
-            self._readers[key] -= 1
-            if not self._readers[key]:
+        for name in step.reads:
+            key = (step.chunk, name)
+            left = self._readers[key] = self._readers[key] - 1
+            if not left:
                 self._values.pop(key, None)
 
     def logits(self, chunk: int) -> np.ndarray:
         """The logits of a chunk, [rows, vocab] float32."""
         return np.from_dlpack(self._values[chunk, self._logits])
-
-    def _keys(self, step: Step) -> list[Key]:
-        names = dict.fromkeys(step.call.args)
-        return [
-            (step.chunk, n) for n in names if n not in self._caches and not n.startswith(PARAMETER_PREFIX)
-        ]
 
     def _argument(self, step: Step, name: str) -> Any:
         if name.startswith(PARAMETER_PREFIX):
@@ -91,7 +86,7 @@ class RunValues:
         if name in self._caches:
             return self._cache.view(name, self._past + step.plan.start + step.plan.tokens)
         value = self._values[step.chunk, name]
-        if step.last_row and name not in self._head_values:
+        if step.work.last_row and name not in self._head_values:
             return self._last_row(step, name, value)
         return value
 

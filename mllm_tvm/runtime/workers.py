@@ -14,8 +14,9 @@ from mllm_tvm.errors import ArtifactError, DeviceError
 from mllm_tvm.manifest import FunctionSpec
 from mllm_tvm.tensor_file import aligned_empty
 
+from .expansion import Step
 from .stats import NpuCounts
-from .task_graph import PARAMETER_PREFIX, Step
+from .task_graph import PARAMETER_PREFIX
 from .values import RunValues
 
 T = TypeVar("T")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mllm_tvm.runtime.list_schedule import ScheduleGraph
 from mllm_tvm.runtime.planner import ChunkPlan
 from mllm_tvm.runtime.scheduler import simulate
-from mllm_tvm.runtime.tasks import PROCESSORS, Span, initial_state, program_order
+from mllm_tvm.runtime.tasks import PROCESSORS, Program, Span
 
 from .bound import prefill_bound
 from .configuration import Configuration
@@ -47,7 +47,7 @@ class PrefillRun:
     @property
     def lower_bound_s(self) -> float:
         """No order of these tasks is faster."""
-        return prefill_bound(ScheduleGraph.of(initial_state(program_order(self.prefill.tasks))[0]))
+        return prefill_bound(ScheduleGraph.of(Program.of(self.prefill.tasks)))
 
     @property
     def busy_s(self) -> dict[str, float]:

@@ -12,9 +12,10 @@ import numpy as np
 
 from mllm_tvm.errors import DeviceError
 from mllm_tvm.manifest import CacheSpec, Call, FunctionSpec, Graph
-from mllm_tvm.runtime.policies import Policy
+from mllm_tvm.runtime.policies import PolicyOf
+from mllm_tvm.runtime.policy import Policy
 from mllm_tvm.runtime.runner import ModelRunner, RunnerConfig
-from mllm_tvm.runtime.tasks import TaskState
+from mllm_tvm.runtime.tasks import Program
 from mllm_tvm.runtime.workers import Session
 from targets.packing import linear_w8a8_reference, pack_weight
 
@@ -166,26 +167,37 @@ class FakeSession:
 class RandomOrder(Policy):
     """Any ready task; now and then none, as long as something runs."""
 
-    def __init__(self, state: TaskState, seed: int = 0) -> None:
-        super().__init__(state)
+    def __init__(self, program: Program, seed: int = 0) -> None:
+        super().__init__(program)
         self._random = random.Random(seed)
         self._ready: list[int] = []
+        self._running = 0
+
+    def start(self) -> None:
+        self._ready.clear()
+        self._running = 0
+        super().start()
 
     def on_ready(self, task: int) -> None:
         self._ready.append(task)
 
+    def complete(self, task: int) -> None:
+        super().complete(task)
+        self._running -= 1
+
     def choose(self, processor: str) -> int | None:
-        mine = [task for task in self._ready if self._state.tasks[task].processor == processor]
-        if not mine or (self._state.running and self._random.random() < 0.2):
+        mine = [task for task in self._ready if self.program.tasks[task].processor == processor]
+        if not mine or (self._running and self._random.random() < 0.2):
             return None
         task = self._random.choice(mine)
         self._ready.remove(task)
+        self._running += 1
         return task
 
 
 def make_runner(
     session: Session | None = None,
-    policy: str | Callable[[TaskState], Policy] = "paper",
+    policy: str | PolicyOf = "paper",
     chunk_lengths: tuple[int, ...] = CHUNK_LENGTHS,
     functions: dict[str, Callable] | None = None,
 ) -> ModelRunner:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
+from math import inf
 
 import pytest
 
+from mllm_tvm.runtime import look_ahead
 from mllm_tvm.runtime.active_schedule import active_starts
 from mllm_tvm.runtime.list_schedule import ScheduleGraph, dispatch_starts, lower_bound, serial_starts, tails
 from mllm_tvm.runtime.paper_rule import paper_starts
-from mllm_tvm.runtime.scheduler import simulate
-from mllm_tvm.runtime.tasks import Task, initial_state
+from mllm_tvm.runtime.scheduler import Scheduler, run_on_virtual_clock, simulate
+from mllm_tvm.runtime.tasks import Program, Task
 
 
 def random_tasks(seed: int) -> tuple[Task, ...]:
@@ -30,7 +34,7 @@ def random_tasks(seed: int) -> tuple[Task, ...]:
 @pytest.mark.parametrize("seed", range(40))
 def test_the_fast_paper_rule_is_the_online_one(seed: int) -> None:
     tasks = random_tasks(seed)
-    graph = ScheduleGraph.of(initial_state(tasks)[0])
+    graph = ScheduleGraph.of(Program.of(tasks))
     names = dict.fromkeys(task.processor for task in tasks)
     starts = paper_starts(graph, [1.0 if name == "cpu" else -1.0 for name in names])
     processors = tuple(names)
@@ -40,7 +44,7 @@ def test_the_fast_paper_rule_is_the_online_one(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(20))
 def test_schedules_are_legal_and_no_shorter_than_the_bound(seed: int) -> None:
     tasks = random_tasks(seed)
-    graph = ScheduleGraph.of(initial_state(tasks)[0])
+    graph = ScheduleGraph.of(Program.of(tasks))
     keys = [-tail for tail in tails(graph)]
     found = [dispatch_starts(graph, keys), serial_starts(graph, keys), active_starts(graph, tails(graph))]
     for makespan, starts in found:
@@ -55,7 +59,7 @@ def test_schedules_are_legal_and_no_shorter_than_the_bound(seed: int) -> None:
 
 def test_reversed_graph() -> None:
     tasks = (Task(0, "cpu", (), 1.0), Task(1, "npu", (0,), 2.0), Task(2, "cpu", (0, 1), 3.0))
-    graph = ScheduleGraph.of(initial_state(tasks)[0])
+    graph = ScheduleGraph.of(Program.of(tasks))
     assert tails(graph) == [6.0, 5.0, 3.0]
     assert tails(graph.reversed()) == [6.0, 3.0, 1.0]
     assert graph.reversed().reversed().durations == graph.durations
@@ -73,10 +77,40 @@ def test_active_schedule_of_chunks_that_take_turns() -> None:
         for processor, seconds in layer * 6:
             tasks.append(Task(len(tasks), processor, before, seconds, chunk))
             before = (len(tasks) - 1,)
-    graph = ScheduleGraph.of(initial_state(tuple(tasks))[0])
+    graph = ScheduleGraph.of(Program.of(tasks))
     to_end = tails(graph)
     makespan, _ = active_starts(graph, to_end)
     dispatched, _ = dispatch_starts(graph, [-tail for tail in to_end])
     assert makespan < 0.97 * dispatched
     assert makespan <= 1.02 * lower_bound(graph, to_end)
     assert max(span.end for span in simulate(tasks, "ours")) <= makespan
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("error", [0.1, inf])
+def test_schedules_closer_than_the_error_are_as_good(seed: int, error: float) -> None:
+    """Within the error of the bound the search may end; otherwise it finds what it finds on exact times."""
+    program = Program.of(random_tasks(seed))
+    graph = ScheduleGraph.of(program)
+
+    def length(error: float) -> float:
+        scheduler = Scheduler(replace(program, duration_error=error))
+        return max(span.end for span in run_on_virtual_clock(scheduler, lambda task: None))
+
+    near = (1 + error) * lower_bound(graph, tails(graph)) * (1 + 1e-9)
+    assert length(error) <= max(length(0.0), near)
+
+
+def test_unmeasured_durations_are_not_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = []
+
+    def record(graph: ScheduleGraph, keys: Sequence[float]) -> tuple[float, list[float]]:
+        compared.append(keys)
+        return dispatch_starts(graph, keys)
+
+    monkeypatch.setattr(look_ahead, "dispatch_starts", record)
+    program = Program.of(random_tasks(0))
+    Scheduler(replace(program, duration_error=inf))
+    assert not compared
+    Scheduler(program)
+    assert compared

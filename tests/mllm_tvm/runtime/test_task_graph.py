@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -9,8 +10,10 @@ from runtime_fakes import LAYERS, make_graph
 
 from mllm_tvm.errors import ArtifactError
 from mllm_tvm.manifest import CacheSpec, Call, FunctionSpec, Graph
+from mllm_tvm.runtime.expansion import Step, TaskGraph
 from mllm_tvm.runtime.planner import plan_chunks
-from mllm_tvm.runtime.task_graph import CallGraph, Step, TaskGraph
+from mllm_tvm.runtime.task_graph import CallGraph
+from mllm_tvm.runtime.tasks import Program
 
 CHUNKS = plan_chunks(11, (4,))
 HEAD = ["attention", "linear_8x32", "shadow", "join", "head"]
@@ -46,11 +49,13 @@ def test_attention_needs_the_appends_of_all_chunks_so_far() -> None:
 
 def test_the_head_runs_for_the_last_row_only() -> None:
     graph = CallGraph(make_graph()).expand(CHUNKS)
-    head = [step for step in graph.steps if step.last_row]
+    head = [step for step in graph.steps if step.work.last_row]
     assert [step.call.function for step in head] == HEAD
-    assert {(step.chunk, step.rows, step.processor) for step in head} == {(len(CHUNKS) - 1, 1, "cpu")}
+    assert {(step.chunk, step.work.rows, step.work.processor) for step in head} == {
+        (len(CHUNKS) - 1, 1, "cpu")
+    }
     last = graph.steps[_find(graph, len(CHUNKS) - 1, "acc1")]
-    assert (last.rows, last.computed_rows, last.processor) == (3, 4, "npu")
+    assert (last.work.rows, last.work.computed_rows, last.work.processor) == (3, 4, "npu")
     assert CallGraph(make_graph()).head_values() == {
         "mixed1",
         "residual1",
@@ -65,15 +70,15 @@ def test_the_head_runs_for_the_last_row_only() -> None:
 def test_all_logits_run_the_head_everywhere() -> None:
     graph = CallGraph(make_graph()).expand(CHUNKS, all_logits=True)
     assert len(graph.steps) == len(CHUNKS) * len(make_graph().calls)
-    assert not any(step.last_row for step in graph.steps)
-    assert [s.rows for s in graph.steps if s.call.function == "head"] == [4, 4, 3]
-    assert sum(s.processor == "npu" for s in graph.steps) == len(CHUNKS) * 2 * LAYERS
+    assert not any(step.work.last_row for step in graph.steps)
+    assert [s.work.rows for s in graph.steps if s.call.function == "head"] == [4, 4, 3]
+    assert sum(s.work.processor == "npu" for s in graph.steps) == len(CHUNKS) * 2 * LAYERS
 
 
 def test_a_single_row_runs_on_the_cpu() -> None:
     graph = CallGraph(make_graph()).expand(plan_chunks(1, (4,)), all_logits=True)
     assert {task.processor for task in graph.tasks} == {"cpu"}
-    assert {step.computed_rows for step in graph.steps} == {1}
+    assert {step.work.computed_rows for step in graph.steps} == {1}
 
 
 def test_durations_are_asked_for_computed_rows() -> None:
@@ -87,7 +92,29 @@ def test_durations_are_asked_for_computed_rows() -> None:
     assert ("linear_8x32", "npu", 4) in asked
     assert ("linear_8x32", "cpu", 1) in asked
     assert ("split", "cpu", 3) in asked
-    assert [task.duration for task in graph.tasks] == [float(rows) for _, _, rows in asked]
+    assert len(asked) < len(graph.tasks), "once for each function and chunk"
+    assert [task.duration for task in graph.tasks] == [float(step.work.computed_rows) for step in graph.steps]
+
+
+def test_a_graph_with_other_durations() -> None:
+    """The same as one expanded with them; how often each is used is counted either way."""
+    calls = CallGraph(make_graph())
+    graph = calls.expand(CHUNKS, lambda function, processor, rows: float(rows))
+    other = calls.expand(CHUNKS, lambda function, processor, rows: 2.0 * rows)
+    timed = graph.timed(lambda function, processor, rows: 2.0 * rows)
+    assert (timed.program, timed.steps, timed.usage) == (other.program, other.steps, other.usage)
+    keys = Counter(step.work.key for step in graph.steps)
+    assert {key: (used.tasks, used.seconds) for key, used in graph.usage.items()} == {
+        key: (count, float(key[2])) for key, count in keys.items()
+    }
+
+
+def test_the_program_is_what_checking_the_tasks_makes() -> None:
+    program = CallGraph(make_graph()).expand(CHUNKS).program
+    checked = Program.of(program.tasks)
+    assert checked.tasks == program.tasks
+    assert list(checked.dependencies) == list(program.dependencies)
+    assert [sorted(following) for following in checked.successors] == program.successors
 
 
 def test_calls_that_reach_nothing_are_left_out() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -21,10 +20,9 @@ from runtime_fakes import (
 )
 
 from mllm_tvm.errors import DeviceError
-from mllm_tvm.runtime.policies import POLICIES, Policy
+from mllm_tvm.runtime.policies import POLICIES, PolicyOf
 from mllm_tvm.runtime.runner import ModelRunner, RunnerConfig
 from mllm_tvm.runtime.scheduler import simulate
-from mllm_tvm.runtime.tasks import TaskState
 from mllm_tvm.simulate.function_durations import FunctionDurations
 from mllm_tvm.simulate.profile import load_profile
 
@@ -32,9 +30,7 @@ PROMPT = [int(i) for i in np.random.default_rng(2).integers(0, VOCAB, 43)]
 DURATIONS = FunctionDurations(load_profile("snapdragon-8gen3"), HIDDEN)
 
 
-def virtual_runner(
-    policy: str | Callable[[TaskState], Policy] = "ours", session: FakeSession | None = None
-) -> ModelRunner:
+def virtual_runner(policy: str | PolicyOf = "ours", session: FakeSession | None = None) -> ModelRunner:
     parameters = make_parameters()
     config = RunnerConfig(CHUNK_LENGTHS, CONTEXT, HIDDEN, policy, DURATIONS)
     device = session or FakeSession()
@@ -42,7 +38,7 @@ def virtual_runner(
 
 
 @pytest.mark.parametrize("policy", [*POLICIES, *(partial(RandomOrder, seed=seed) for seed in range(4))])
-def test_same_bits_under_every_policy(policy: str | Callable[[TaskState], Policy]) -> None:
+def test_same_bits_under_every_policy(policy: str | PolicyOf) -> None:
     runner = virtual_runner(policy)
     result = runner.prefill(PROMPT, all_logits=True)
     runner.close()

@@ -11,7 +11,7 @@ import pytest
 
 from mllm_tvm.runtime.list_schedule import ScheduleGraph, lower_bound, tails
 from mllm_tvm.runtime.scheduler import Scheduler, simulate
-from mllm_tvm.runtime.tasks import ScheduleError, Task, initial_state, program_order
+from mllm_tvm.runtime.tasks import Program, ScheduleError, Task
 from mllm_tvm.simulate.bound import prefill_bound
 from mllm_tvm.simulate.configuration import PAPER
 from mllm_tvm.simulate.errors import SimulationError
@@ -52,7 +52,7 @@ def length(tasks: list[Task], policy: str) -> float:
 
 
 def graph_of(tasks: list[Task] | tuple[Task, ...]) -> ScheduleGraph:
-    return ScheduleGraph.of(initial_state(program_order(tasks))[0])
+    return ScheduleGraph.of(Program.of(tasks))
 
 
 def test_ours_is_near_the_optimum_of_small_graphs() -> None:
@@ -118,5 +118,5 @@ def test_ours_waits_on_purpose_when_that_is_shorter() -> None:
     ]
     assert length(tasks, "paper") == 10.0
     assert length(tasks, "ours") == 6.5
-    first = Scheduler(tasks, "ours")
+    first = Scheduler(Program.of(tasks), "ours")
     assert first.next("npu") is None

@@ -1,0 +1,70 @@
+"""Prefills ready to run, kept for prompts of the same length."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+from .durations import DurationModel
+from .expansion import Duration, TaskGraph
+from .planner import ChunkCosts, ChunkPlan, plan_prefill
+from .policies import PolicyOf
+from .scheduler import Scheduler
+from .task_graph import CallGraph
+
+KEPT = 8
+"""Prefills that are kept, those used last: a few hundred bytes for each of their tasks."""
+MAX_DRIFT = 0.1
+"""A prefill whose durations have moved by more than this share is planned anew."""
+
+
+class PreparedPrefill(NamedTuple):
+    """How a prompt is cut, the tasks of its prefill and their scheduler, at the beginning of a run."""
+
+    chunks: tuple[ChunkPlan, ...]
+    graph: TaskGraph
+    scheduler: Scheduler
+
+
+class PreparedPrefills:
+    """Prepares prefills, and keeps them while the durations that they were planned with hold.
+
+    ``durations`` are exact unless they are a :class:`~.durations.DurationModel`.
+    """
+
+    def __init__(
+        self, calls: CallGraph, costs: ChunkCosts, policy: PolicyOf, durations: Duration | DurationModel
+    ) -> None:
+        self._calls = calls
+        self._costs = costs
+        self._policy = policy
+        self._durations = durations
+        self._kept: dict[tuple[int, bool], PreparedPrefill] = {}
+
+    def get(self, tokens: int, all_logits: bool) -> PreparedPrefill:
+        """The prefill of that many tokens; it is the caller's until it asks for the next one."""
+        prepared = self._kept.pop((tokens, all_logits), None)
+        if prepared is None:
+            prepared = self._prepare(tokens, all_logits)
+        elif self._drift(prepared.graph) > MAX_DRIFT:
+            prepared = self._schedule(prepared.chunks, prepared.graph.timed(self._durations))
+        else:
+            prepared.scheduler.start()
+        self._kept[tokens, all_logits] = prepared
+        if len(self._kept) > KEPT:
+            del self._kept[next(iter(self._kept))]
+        return prepared
+
+    def _prepare(self, tokens: int, all_logits: bool) -> PreparedPrefill:
+        chunks = plan_prefill(tokens, self._costs)
+        return self._schedule(chunks, self._calls.expand(chunks, self._durations, all_logits))
+
+    def _schedule(self, chunks: tuple[ChunkPlan, ...], graph: TaskGraph) -> PreparedPrefill:
+        program = replace(graph.program, duration_error=self._error(graph))
+        return PreparedPrefill(chunks, graph, Scheduler(program, self._policy))
+
+    def _drift(self, graph: TaskGraph) -> float:
+        return self._durations.drift(graph.usage) if isinstance(self._durations, DurationModel) else 0.0
+
+    def _error(self, graph: TaskGraph) -> float:
+        return self._durations.error(graph.usage) if isinstance(self._durations, DurationModel) else 0.0
