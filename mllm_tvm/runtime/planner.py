@@ -1,7 +1,8 @@
 """Cuts a prompt into chunks of compiled lengths.
 
-Long chunks cost the NPU least, but one chunk alone does not overlap: its functions on the two processors wait
-for each other. So :func:`plan_prefill` compares the cheapest covers for each length of the longest chunk.
+Long chunks cost the NPU least, but a chunk's functions on the two processors wait for each other: where the
+other chunks cannot fill the gaps, a long chunk costs more than it saves. So :func:`plan_prefill` compares the
+cheapest covers for each length of the longest chunk.
 """
 
 from __future__ import annotations
@@ -22,13 +23,6 @@ class ChunkPlan:
     length: int
 
 
-_EXPOSED = (1.0, 0.3, 0.02)
-"""Share of the less busy processor's work that one, two and more chunks do not hide.
-
-One hides nothing; two that take turns up to all but 0.3, the more even the work the less; three nearly all.
-"""
-
-
 @dataclass(frozen=True)
 class ChunkCosts:
     """Expected seconds of one full chunk of each compiled length, on each processor."""
@@ -37,14 +31,14 @@ class ChunkCosts:
     cpu: Mapping[int, float]
 
     def prefill_s(self, plan: Sequence[ChunkPlan]) -> float:
-        """Expected seconds of a plan: the busier processor's work, and what is exposed of the other's.
+        """Expected seconds of a plan: what none can beat, and several chunks nearly reach.
 
-        The NPU computes whole chunks, the CPU valid rows only.
+        Each processor has its work to do, and a chunk's functions wait for each other, so that what the two
+        do for it adds up. The NPU computes whole chunks, the CPU valid rows only.
         """
-        on_npu = sum(self.npu[chunk.length] for chunk in plan)
-        on_cpu = sum(self.cpu[chunk.length] * chunk.tokens / chunk.length for chunk in plan)
-        exposed = _EXPOSED[min(len(plan), len(_EXPOSED)) - 1]
-        return max(on_npu, on_cpu) + exposed * min(on_npu, on_cpu)
+        on_npu = [self.npu[chunk.length] for chunk in plan]
+        on_cpu = [self.cpu[chunk.length] * chunk.tokens / chunk.length for chunk in plan]
+        return max(sum(on_npu), sum(on_cpu), *map(sum, zip(on_npu, on_cpu, strict=True)))
 
 
 def plan_prefill(tokens: int, costs: ChunkCosts) -> tuple[ChunkPlan, ...]:

@@ -44,6 +44,11 @@ class Configuration:
     """Float functions run on a chunk's padding too."""
     fuses_float: bool = False
     """Float functions on the CPU are compiled into one pass rather than run operator by operator."""
+    separates_attention: bool = False
+    """Attention is a function of its own; what is token-wise before and after it are others, on the CPU."""
+    integer_mlp: bool = False
+    """A gated MLP whose activation is on the NPU is one function there, in layers with shadows too: its
+    activation is integer, its outliers are upper bytes. There is no such function for MLPs without a gate."""
     merges_on_cpu: bool = False
     """In layers with shadows the norms and activations that add their results are on the CPU: the NPU never
     waits for a float result."""
@@ -65,6 +70,10 @@ class Configuration:
         if any(length < 1 for length in self.chunk_lengths):
             raise SimulationError(f"chunk lengths {self.chunk_lengths}: expected positive numbers")
 
+    def fuses_mlp(self, gated: bool) -> bool:
+        """Whether the MLPs of a model, ``gated`` or not, are integer NPU functions."""
+        return self.integer_mlp and gated and self.placement.activation == "npu"
+
 
 _CPU = Placement("cpu", "cpu", "cpu")
 CPU_ONLY = Configuration(
@@ -77,7 +86,7 @@ CHUNKED = replace(SHADOW, name="chunk-sharing", pruned_share=1.0, grouped=True, 
 NAIVE = replace(CHUNKED, name="naive-npu", chunk_lengths=(), plain_shapes=True, builds_graph=True)
 OURS = Configuration(
     "ours",
-    (32, 64, 128, 256, 320, 384, 512, 640),
+    (32, 64, 128, 256, 320, 384, 448, 576),
     "ours",
     merges_on_cpu=True,
     merges_linears=True,
@@ -85,9 +94,11 @@ OURS = Configuration(
     plans_chunks=True,
     pads_float=False,
     fuses_float=True,
+    separates_attention=True,
+    integer_mlp=True,
     sets_up=False,
 )
-"""What the compiler emits and the engine runs; gated MLPs without shadow paths are one NPU function."""
+"""What the compiler emits and the engine runs: the same calls in a layer, with the same dependencies."""
 OURS_UNFUSED = replace(OURS, name="ours-unfused", placement=Placement(activation="cpu"))
 """The same with every float function on the CPU."""
 OURS_NORMS = replace(OURS, name="ours-norms", placement=Placement(norm="npu"))

@@ -1,8 +1,8 @@
 """Seconds of a function on a processor of a device profile.
 
-NPU: max(multiply-accumulates / rate, weight bytes / bandwidth), then activations in and out, float work on
-the vector units, and a launch. CPU: max(multiply-accumulates / rate, weight bytes / bandwidth), float
-bytes / bandwidth, and a launch.
+NPU: max(multiply-accumulates / rate, weight bytes / bandwidth), then activations in and out, float work and
+integer packets on the vector units, and a launch. CPU: max(multiply-accumulates / rate, weight bytes /
+bandwidth), float bytes / bandwidth, and a launch.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ class Work:
     plain_shape: bool = False
     waits: int = 0
     """Synchronizations with another processor."""
+    packets: float = 0.0
+    """Integer work of the NPU's vector units, in packets of a row over all contexts."""
 
     def __add__(self, other: Work) -> Work:
         return Work(
@@ -48,6 +50,7 @@ class Work:
             self.grouped or other.grouped,
             self.plain_shape or other.plain_shape,
             self.waits + other.waits,
+            self.packets + other.packets,
         )
 
 
@@ -88,6 +91,7 @@ class CostModel:
         floats = elements * npu.float_s_per_element
         transfer = rows * work.io_bytes / npu.dma_bytes_per_s
         vector = rows * work.float_bytes / npu.vector_bytes_per_s
+        vector += rows * work.packets / (npu.contexts * npu.clock_hz)
         return linear + floats + transfer + vector + npu.launch_s + work.waits * npu.synchronization_s
 
     def _cpu(self, work: Work, rows: int, context: float) -> float:

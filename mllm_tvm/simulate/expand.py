@@ -12,7 +12,8 @@ from .configuration import Configuration
 from .cost import CostModel
 from .errors import SimulationError
 from .models import ModelShape
-from .program import Op, chunk_program
+from .op import Op
+from .program import chunk_program
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,14 @@ from mllm_tvm.manifest import FunctionSpec
 
 from .cost import CostModel, Work
 from .profile import DeviceProfile, load_profile
+from .program import mlp_packets
 
 MEASURED_PROFILE = "qemu-hvx"
 """The profile whose NPU figures are packets counted of this project's own kernels."""
 
 # Bytes that a float function reads and writes for one element of the residual stream, in one fused pass.
 _FLOAT_BYTES = {"float": 17, "shadow": 12, "dynamic": 13}
-# The same of the activation inside an integer MLP: two sums and a byte.
+# The same of the activation inside an integer MLP on the CPU: two sums and a byte.
 _GATE_BYTES = 9
 
 
@@ -32,11 +33,18 @@ class FunctionDurations:
         return self._cost.seconds(self._work(function, processor), processor, rows, context=rows)
 
     def _work(self, function: FunctionSpec, processor: str) -> Work:
+        if function.weights and processor == "npu":
+            transfer = function.input_bytes + 4 * function.n
+            return Work(function.weights, transfer, packets=_packets(function))
         if function.weights:
-            transfer = function.input_bytes + 4 * function.n if processor == "npu" else 0
-            return Work(function.weights, transfer, float_bytes=_GATE_BYTES * function.channels)
+            return Work(function.weights, float_bytes=_GATE_BYTES * function.channels)
         macs = 2 * self._hidden if function.kind == "dynamic" else 0
         return Work(float_bytes=_FLOAT_BYTES[function.kind] * self._hidden, context_macs=macs)
+
+
+def _packets(function: FunctionSpec) -> float:
+    """Of an MLP without outliers: how many there are is not known before a prompt."""
+    return mlp_packets(function.k, function.channels, function.n) if function.kind == "mlp" else 0.0
 
 
 def measured_durations(hidden_size: int) -> FunctionDurations:

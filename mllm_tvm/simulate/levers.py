@@ -24,8 +24,12 @@ def lever_steps() -> tuple[tuple[str, Configuration], ...]:
     """From the paper's configuration to ours; the first step, set-up, is no matter of scheduling."""
     set_up = replace(PAPER, sets_up=False)
     policy = replace(set_up, policy=OURS.policy)
-    fused = replace(policy, pads_float=OURS.pads_float, fuses_float=OURS.fuses_float)
-    merged = replace(fused, merges_on_cpu=OURS.merges_on_cpu)
+    attention = OURS.separates_attention
+    fused = replace(
+        policy, pads_float=OURS.pads_float, fuses_float=OURS.fuses_float, separates_attention=attention
+    )
+    summed = replace(fused, merges_on_cpu=OURS.merges_on_cpu)
+    merged = replace(summed, integer_mlp=OURS.integer_mlp)
     shared = replace(merged, merges_linears=OURS.merges_linears)
     last_row = replace(shared, last_row_head=OURS.last_row_head)
     return (
@@ -33,7 +37,8 @@ def lever_steps() -> tuple[tuple[str, Configuration], ...]:
         ("set-up once, when the engine opens", set_up),
         ("policy", policy),
         ("float functions fused, valid rows only", fused),
-        ("shadow results added on the CPU", merged),
+        ("shadow results added on the CPU", summed),
+        ("gated MLPs in integers, with their outliers", merged),
         ("linears of one input merged", shared),
         ("last layer on the last row", last_row),
         ("chunk lengths and planner", OURS),

@@ -34,10 +34,13 @@ class MemoryUse:
 def memory_use(model: ModelShape, configuration: Configuration, prompt: int) -> MemoryUse:
     """Peak bytes of a prefill: int8 linears, int8 head, float16 embedding, float32 caches and buffers.
 
-    A layer with shadows keeps the float32 rows of its hot outlier channels: at most 3 % of them.
+    A layer with shadows keeps the float32 rows of its hot outlier channels: at most 3 % of them. Integer MLPs
+    have none.
     """
     shadows = shadow_layers(model.layers, configuration.pruned_share)
-    columns = model.qkv_columns + 2 * model.hidden + model.up_columns
+    columns = model.qkv_columns + model.hidden
+    if not configuration.fuses_mlp(model.gated):
+        columns += model.hidden + model.up_columns
     hot = max(OUTLIER_CHANNELS, round(0.03 * model.hidden))
     longest = min(max(configuration.chunk_lengths, default=prompt), prompt)
     widest = max(model.up_columns, model.qkv_columns)

@@ -55,7 +55,7 @@ def test_ablation_and_pictures(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     data = json.loads(out)
     names = [step["configuration"] for step in data["ablation"]]
     assert names == ["cpu", "naive-npu", "chunk-sharing", "shadow-outliers", "paper", "ours"]
-    assert len(data["levers"]) == 7
+    assert len(data["levers"]) == 8
     events = [event for event in json.loads(trace.read_text())["traceEvents"] if event["ph"] == "X"]
     assert max(event["ts"] + event["dur"] for event in events) == pytest.approx(data["prefill_s"] * 1e6)
     assert 'id="ablation"' in report.read_text()
