@@ -92,7 +92,7 @@ def write_artifact(
     ``path`` is something other than an artifact or an empty directory.
     """
     target = Path(path).resolve()
-    _check_replaceable(target)
+    check_replaceable(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
@@ -153,7 +153,8 @@ def _describe_files(directory: Path) -> dict[str, FileEntry]:
     }
 
 
-def _check_replaceable(target: Path) -> None:
+def check_replaceable(target: Path) -> None:
+    """Raises ArtifactError when ``target`` is something other than an artifact or an empty directory."""
     if target.is_dir() and ((target / MANIFEST_NAME).is_file() or not any(target.iterdir())):
         return
     if target.exists() or target.is_symlink():

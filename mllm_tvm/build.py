@@ -8,9 +8,9 @@ from pathlib import Path
 
 from tvm import ir
 
-from mllm_tvm.artifact import Artifact
+from mllm_tvm.artifact import Artifact, check_replaceable
 from mllm_tvm.calibration import Calibration, calibrate, read_texts
-from mllm_tvm.compiler import DEFAULT_CHUNK_LENGTHS, DEFAULT_TARGET, compile
+from mllm_tvm.compiler import DEFAULT_CHUNK_LENGTHS, DEFAULT_TARGET, check_settings, compile
 from mllm_tvm.demo.stories import stories
 from mllm_tvm.frontend import Model, load_model
 from mllm_tvm.progress import StageObserver, Stages
@@ -64,8 +64,11 @@ def compile_model(
     """Loads, calibrates and compiles the model at ``path`` into the artifact ``output``.
 
     ``dump_ir``: a directory for the IR after each pass. ``on_stage(name, seconds)`` is called after each
-    stage. Raises the errors of ``load_model``, ``calibrate`` and ``compile``.
+    stage. Raises the errors of ``load_model``, ``calibrate`` and ``compile``; what is wrong with the settings
+    and ``output`` shows before any work.
     """
+    check_settings(settings.target, settings.chunk_lengths, settings.policy)
+    check_replaceable(output)
     stages = Stages(on_stage)
     with stages.measure("load"):
         model = load_model(path)

@@ -183,9 +183,8 @@ def compile(
         TargetError: an unknown target tag.
         ScheduleError: an unknown policy.
     """
-    find_policy(policy)
+    lengths = check_settings(target, chunk_lengths, policy)
     recipe.check(model)
-    lengths = _check_chunk_lengths(chunk_lengths)
     try:
         module = pipeline.run(model.module, recipe.schemes(), model.shadow_dtype, observe, fuse_mlp=fuse_mlp)
     except PassError as error:
@@ -194,7 +193,10 @@ def compile(
     return CompiledModel(model, recipe, module, graph, hexagon_target(target), lengths, policy)
 
 
-def _check_chunk_lengths(lengths: Sequence[int]) -> tuple[int, ...]:
+def check_settings(target: str, lengths: Sequence[int], policy: str) -> tuple[int, ...]:
+    """The chunk lengths in order, each once; raises what :func:`compile` raises for these settings."""
+    hexagon_target(target)
+    find_policy(policy)
     bad = [length for length in lengths if not 2 <= length <= MAX_CHUNK_LENGTH]
     if bad or not lengths:
         raise CompileError(

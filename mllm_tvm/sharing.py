@@ -10,6 +10,7 @@ from mllm_tvm.manifest import FunctionSpec, Graph
 from mllm_tvm.runtime.durations import prefill_costs
 from mllm_tvm.runtime.planner import plan_prefill
 from mllm_tvm.runtime.task_graph import PARAMETER_PREFIX, CallGraph
+from mllm_tvm.runtime.tasks import ScheduleError
 from mllm_tvm.simulate.function_durations import measured_durations
 
 
@@ -76,9 +77,11 @@ def measure_sharing(
         prompt: tokens, at least 1.
 
     Raises:
-        ScheduleError: no chunk lengths, or a negative prompt.
+        ScheduleError: no chunk lengths, or a prompt without tokens.
         ArtifactError: the graph is damaged.
     """
+    if prompt < 1:
+        raise ScheduleError(f"prompt of {prompt} tokens: expected at least 1")
     functions = {function.name: function for function in graph.functions}
     called = [functions[call.function] for call in graph.calls]
     costs = prefill_costs(CallGraph(graph), chunk_lengths, measured_durations(hidden_size))

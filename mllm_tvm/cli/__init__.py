@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 
 from mllm_tvm.cli import calibrate, device, doctor, evaluate, inspect, profile, run, simulate, tune
 from mllm_tvm.cli import compile as compile_command
@@ -27,7 +28,11 @@ _COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the process's exit code (0 success, 1 error, 2 usage, 130 interrupted)."""
-    args = _parser().parse_args(argv)
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.command is None:
+        parser.print_help(sys.stderr)
+        return 2
     try:
         return _COMMANDS[args.command].execute(args)
     except MllmTvmError as error:
@@ -46,7 +51,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mllm-tvm", description="Compile LLMs for Qualcomm Hexagon NPUs and run them."
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    parser.add_argument("--version", action="version", version=f"mllm-tvm {version('mllm-tvm')}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, module in _COMMANDS.items():
         command = commands.add_parser(name, help=module.HELP, description=module.HELP)
         module.add_arguments(command)

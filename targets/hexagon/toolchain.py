@@ -48,7 +48,7 @@ def cache_dir() -> Path:
 
 def compile_c(source: Path, kind: ServerKind, out: Path) -> None:
     """Compile one C11 file of the device server into the object file ``out``."""
-    _run_zig([*_compile_flags(kind), "-c", str(source)], out)
+    _run_zig([*_compile_flags(kind), "-c", str(source.resolve())], out)
 
 
 def link_server(objects: Sequence[Path], kind: ServerKind, out: Path) -> Path:
@@ -60,7 +60,7 @@ def link_server(objects: Sequence[Path], kind: ServerKind, out: Path) -> Path:
     for path in objects:
         if not path.is_file():
             raise ToolchainError(f"kernel object {path} does not exist: build it with build_object first")
-    inputs = [*map(str, _server_objects(kind)), *map(str, objects)]
+    inputs = [*map(str, _server_objects(kind)), *(str(path.resolve()) for path in objects)]
     _run_zig([*_link_flags(kind), *inputs], out)
     return out
 
@@ -149,14 +149,23 @@ def _zig_version() -> str:
 
 
 def _run_zig(arguments: Sequence[str], out: Path) -> None:
-    """Run ``zig cc``, writing to a temporary name beside ``out`` first."""
+    """Run ``zig cc``, writing to a temporary name beside ``out`` first; paths are absolute.
+
+    It works in the temporary folder: below a working directory, zig names its own files relative to it, and
+    finds what it compiled (its C library, a minute) only from there again.
+    """
     _zig_version()
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".zig-") as folder:
+    with tempfile.TemporaryDirectory(dir=out.parent.resolve(), prefix=".zig-") as folder:
         unfinished = Path(folder) / out.name
         command = [sys.executable, "-m", "ziglang", "cc", *arguments, "-o", str(unfinished)]
         try:
             result = subprocess.run(
-                command, env=_zig_environment(), capture_output=True, text=True, timeout=_COMPILE_SECONDS
+                command,
+                cwd=folder,
+                env=_zig_environment(),
+                capture_output=True,
+                text=True,
+                timeout=_COMPILE_SECONDS,
             )
         except subprocess.TimeoutExpired as error:
             raise ToolchainError(f"zig cc did not finish {out} within {_COMPILE_SECONDS} s") from error

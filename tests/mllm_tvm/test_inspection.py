@@ -150,7 +150,7 @@ def test_a_model_file_is_inspected_without_compiling(tmp_path: Path) -> None:
         (["no/such/artifact"], ["no/such/artifact"]),
         (["--config", "gemma-2b", "--shadow-share", "2"], ["shadow share is 2.0"]),
         (["--config", "gemma-2b", "--chunk-lengths", "0"], ["positive lengths"]),
-        (["--config", "gemma-2b", "--prompt", "-3"], ["-3 tokens"]),
+        (["--config", "gemma-2b", "--prompt", "-3"], ["-3 tokens", "at least 1"]),
     ],
 )
 def test_errors_name_what_is_wrong(

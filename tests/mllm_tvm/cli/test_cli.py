@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -179,9 +180,38 @@ def test_no_qemu(demo_artifact, capsys, monkeypatch):
     assert "qemu-user" in _error(["run", str(demo_artifact.path), "--device", "qemu"], capsys)
 
 
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [(["--target", "qcom/hexagon-v1"], "qcom/hexagon-v68"), (["--chunk-lengths", "1"], "2 to 4096 rows")],
+)
+def test_bad_compile_settings_show_before_any_work(tmp_path, capsys, flags, expected):
+    err = _error(["compile", str(MODEL_DIR), str(tmp_path / "out"), *flags], capsys)
+    assert expected in err
+    assert len(err.splitlines()) == 1
+
+
+def test_output_that_is_something_else_is_refused_before_any_work(tmp_path, capsys):
+    (tmp_path / "notes.txt").write_text("precious")
+    err = _error(["compile", str(MODEL_DIR), str(tmp_path)], capsys)
+    assert "is not an artifact" in err
+    assert len(err.splitlines()) == 1
+
+
 def test_usage_error_exits_with_two():
     with pytest.raises(SystemExit, match="2"):
         main(["run", "--chunk-lengths", "many"])
+
+
+def test_without_a_command_the_help_is_shown(capsys):
+    code, out, err = _run([], capsys)
+    assert (code, out) == (2, "")
+    assert "doctor" in err
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out.split() == ["mllm-tvm", version("mllm-tvm")]
 
 
 def test_help_is_quick_and_needs_no_tvm():

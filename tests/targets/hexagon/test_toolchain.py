@@ -61,6 +61,25 @@ def test_second_link_compiles_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
     assert link_server([kernels], "host", tmp_path / "second").is_file()
 
 
+def test_c_library_is_compiled_once_for_all_working_directories(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled = Path(toolchain._zig_environment()["ZIG_GLOBAL_CACHE_DIR"]) / "o"
+    link_server([], "qemu", tmp_path / "server")
+    before = set(compiled.glob("*/libc.a"))
+    assert before
+    for folder in (tmp_path, Path(sys.prefix), Path(sys.prefix).parent):
+        monkeypatch.chdir(folder)
+        link_server([], "qemu", tmp_path / "server")
+    assert set(compiled.glob("*/libc.a")) == before
+
+
+def test_paths_may_be_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    object_file("host", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert link_server([Path("host.o")], "host", Path("server")).is_file()
+
+
 def test_server_key_depends_on_sources_and_flags(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     keys = {toolchain._server_key("host"), toolchain._server_key("qemu")}
     monkeypatch.setattr(toolchain, "_RUNTIME", tmp_path)
