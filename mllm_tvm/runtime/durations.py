@@ -74,11 +74,10 @@ class DurationModel:
         seen = self._seen.get((function.name, processor, rows))
         return seen[1] if seen else estimate(function, processor, rows, self._hidden_size)
 
-    def observe(self, function: str, processor: str, rows: int, seconds: float) -> None:
-        """Take a measurement into the mean."""
-        key = (function, processor, rows)
+    def observe(self, key: UsageKey, seconds: float, tasks: int = 1) -> None:
+        """Take into the mean that so many tasks took ``seconds`` in all."""
         count, mean = self._seen.get(key, (0, 0.0))
-        self._seen[key] = (count + 1, mean + (seconds - mean) / (count + 1))
+        self._seen[key] = (count + tasks, mean + (seconds - tasks * mean) / (count + tasks))
 
     def error(self, usage: Iterable[UsageKey]) -> float:
         """Relative error to expect of these durations; infinite if one of them is an estimate."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
@@ -59,17 +59,10 @@ class Work(NamedTuple):
     processor: str
     computed_rows: int
     """Rows the processor computes: the NPU always a whole chunk, padding included."""
+    key: UsageKey
+    """What its duration depends on."""
     seconds: float
     """Expected of it."""
-
-    @property
-    def key(self) -> UsageKey:
-        """What its duration depends on."""
-        return self.function.name, self.processor, self.computed_rows
-
-    def timed(self, duration: Duration) -> Work:
-        """The same with the duration that is expected now."""
-        return self._replace(seconds=duration(self.function, self.processor, self.computed_rows))
 
 
 class Step(NamedTuple):
@@ -140,16 +133,6 @@ class TaskGraph:
                 found[work.key] = Usage(before + calls.counts[place], work.seconds)
         return found
 
-    def timed(self, duration: Duration) -> TaskGraph:
-        """The same tasks with the durations that are expected now."""
-        chunks = [
-            chunk._replace(works={place: work.timed(duration) for place, work in chunk.works.items()})
-            for chunk in self.chunks
-        ]
-        seconds = (works[call.place].seconds for _, calls, works in chunks for call in calls.live)
-        tasks = tuple([task.lasting(now) for task, now in zip(self.tasks, seconds, strict=True)])
-        return TaskGraph(replace(self.program, tasks=tasks), chunks)
-
 
 class Expansion:
     """Tasks of some chunks, extended by one chunk at a time."""
@@ -186,7 +169,7 @@ class Expansion:
             for dependency in needed:
                 successors[dependency].append(task)
             self._dependencies.append(len(needed))
-            _, _, _, processor, _, seconds = works[place]
+            _, _, _, processor, _, _, seconds = works[place]
             deps, name = tuple(needed), call.function
             self._tasks.append(Task(task, processor, deps, seconds, chunk, position, name, call.layer))
 
@@ -196,4 +179,5 @@ class Expansion:
         processor = "cpu" if rows == 1 else function.processor
         computed = plan.length if processor == "npu" else rows
         seconds = self._duration(function, processor, computed) if self._duration else 0.0
-        return Work(function, rows, last_row, processor, computed, seconds)
+        key = (function.name, processor, computed)
+        return Work(function, rows, last_row, processor, computed, key, seconds)

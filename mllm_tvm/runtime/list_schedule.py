@@ -47,7 +47,9 @@ def tails(graph: ScheduleGraph) -> list[float]:
     lengths = list(graph.durations)
     for task in range(len(lengths) - 1, -1, -1):
         following = graph.successors[task]
-        if following:
+        if len(following) == 1:
+            lengths[task] += lengths[following[0]]
+        elif following:
             lengths[task] += max([lengths[successor] for successor in following])
     return lengths
 
@@ -57,20 +59,31 @@ def lower_bound(graph: ScheduleGraph, to_end: Sequence[float]) -> float:
 
     ``to_end`` is :func:`tails` of the graph.
     """
-    from_start = [0.0] * len(to_end)
-    for task, following in enumerate(graph.successors):
-        end = from_start[task] + graph.durations[task]
-        for successor in following:
-            if end > from_start[successor]:
-                from_start[successor] = end
-    bound = max(to_end, default=0.0)
-    for processor in set(graph.processors):
+    durations, bound = graph.durations, max(to_end, default=0.0)
+    for processor, head in _earliest_starts(graph).items():
         tasks = [task for task, on in enumerate(graph.processors) if on == processor]
-        work = sum([graph.durations[task] for task in tasks])
-        head = min([from_start[task] for task in tasks])
-        tail = min([to_end[task] - graph.durations[task] for task in tasks])
-        bound = max(bound, head + work + tail)
+        work = sum([durations[task] for task in tasks])
+        bound = max(bound, head + work + min([to_end[task] - durations[task] for task in tasks]))
     return bound
+
+
+def _earliest_starts(graph: ScheduleGraph) -> dict[int, float]:
+    """When each processor could start its first task at the earliest: time runs until all have one."""
+    pending, found = list(graph.dependencies), dict[int, float]()
+    processors = len(set(graph.processors))
+    ends = [(0.0, -1)]
+    ready = [task for task, count in enumerate(pending) if not count]
+    while len(found) < processors:
+        now, ended = heapq.heappop(ends)
+        for successor in graph.successors[ended] if ended >= 0 else ():
+            pending[successor] -= 1
+            if not pending[successor]:
+                ready.append(successor)
+        for task in ready:
+            found.setdefault(graph.processors[task], now)
+            heapq.heappush(ends, (now + graph.durations[task], task))
+        ready.clear()
+    return found
 
 
 def dispatch_starts(graph: ScheduleGraph, keys: Sequence[float]) -> tuple[float, list[float]]:

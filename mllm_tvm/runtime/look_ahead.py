@@ -95,11 +95,12 @@ class _Search:
 
     def _mean_step(self) -> float:
         """Mean duration of the tasks on the critical path, but for the longest twentieth (set-up)."""
-        durations = []
-        task: int | None = max(range(len(self._tails)), key=self._tails.__getitem__, default=None)
+        durations, to_end = [], self._tails.__getitem__
+        task: int | None = max(range(len(self._tails)), key=to_end, default=None)
         while task is not None:
             durations.append(self._graph.durations[task])
-            task = max(self._graph.successors[task], key=self._tails.__getitem__, default=None)
+            following = self._graph.successors[task]
+            task = following[0] if len(following) == 1 else max(following, key=to_end, default=None)
         usual = sorted(durations)[: len(durations) - len(durations) // 20]
         return sum(usual) / max(len(usual), 1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -11,11 +12,12 @@ from .planner import ChunkCosts, ChunkPlan, plan_prefill
 from .policies import PolicyOf
 from .scheduler import Scheduler
 from .task_graph import CallGraph
+from .tasks import Span
 
 KEPT = 8
 """Prefills that are kept, those used last: a few hundred bytes for each of their tasks."""
-MAX_DRIFT = 0.1
-"""A prefill whose durations have moved by more than this share is planned anew."""
+MAX_DRIFT = 0.2
+"""A prefill whose durations have moved by more than this share is planned anew: noise is up to a tenth."""
 
 
 class PreparedPrefill(NamedTuple):
@@ -45,9 +47,9 @@ class PreparedPrefills:
         """The prefill of that many tokens; it is the caller's until it asks for the next one."""
         prepared = self._kept.pop((tokens, all_logits), None)
         if prepared is None:
-            prepared = self._prepare(tokens, all_logits)
+            prepared = self._prepare(plan_prefill(tokens, self._costs), all_logits)
         elif self._drift(prepared.graph) > MAX_DRIFT:
-            prepared = self._schedule(prepared.chunks, prepared.graph.timed(self._durations))
+            prepared = self._prepare(prepared.chunks, all_logits)
         else:
             prepared.scheduler.start()
         self._kept[tokens, all_logits] = prepared
@@ -55,11 +57,18 @@ class PreparedPrefills:
             del self._kept[next(iter(self._kept))]
         return prepared
 
-    def _prepare(self, tokens: int, all_logits: bool) -> PreparedPrefill:
-        chunks = plan_prefill(tokens, self._costs)
-        return self._schedule(chunks, self._calls.expand(chunks, self._durations, all_logits))
+    def learn(self, graph: TaskGraph, timeline: Iterable[Span]) -> None:
+        """Take the times of a run into the durations, unless these are exact."""
+        if not isinstance(self._durations, DurationModel):
+            return
+        taken = dict.fromkeys(graph.usage, 0.0)
+        for task, start, end in timeline:
+            taken[graph.steps[task.id].work.key] += end - start
+        for key, seconds in taken.items():
+            self._durations.observe(key, seconds, graph.usage[key].tasks)
 
-    def _schedule(self, chunks: tuple[ChunkPlan, ...], graph: TaskGraph) -> PreparedPrefill:
+    def _prepare(self, chunks: tuple[ChunkPlan, ...], all_logits: bool) -> PreparedPrefill:
+        graph = self._calls.expand(chunks, self._durations, all_logits)
         program = replace(graph.program, duration_error=self._error(graph))
         return PreparedPrefill(chunks, graph, Scheduler(program, self._policy))
 

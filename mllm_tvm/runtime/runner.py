@@ -76,13 +76,12 @@ class ModelRunner:
         self._graph = CallGraph(graph)
         self._parameters = parameters
         self._cache = KvCache(graph.caches, config.max_positions)
-        self._durations = DurationModel(config.hidden_size)
         self._failure: str | None = None
         _check_parameters(self._graph, parameters)
         calls = [self._graph.functions[graph.calls[index].function] for index in self._graph.live]
         duration = config.durations or measured_durations(config.hidden_size)
         costs = prefill_costs(self._graph, config.chunk_lengths, duration)
-        expected = config.durations or self._durations
+        expected = config.durations or DurationModel(config.hidden_size)
         self._prepared = PreparedPrefills(self._graph, costs, policy, expected)
         self._cpu = CpuWorker(open_functions, {function.name for function in calls})
         self._decode = DecodeProgram(self._graph, self._cpu.functions, parameters)
@@ -111,10 +110,13 @@ class ModelRunner:
         before = self._npu.counts
         run = self._run_virtually if self._config.durations else self._run
         timeline = run(scheduler, graph, values)
+        ended = time.perf_counter()
+        self._prepared.learn(graph, timeline)
+        learning_s = time.perf_counter() - ended
         self.position += len(token_ids)
         wanted = range(len(chunks)) if all_logits else [len(chunks) - 1]
         logits = np.concatenate([values.logits(chunk) for chunk in wanted])
-        scheduling = SchedulingCost(scheduler.decisions, planning_s + scheduler.seconds)
+        scheduling = SchedulingCost(scheduler.decisions, planning_s + scheduler.seconds + learning_s)
         return Prefill(logits, chunks, self._npu.counts.since(before), timeline, scheduling)
 
     def decode(self, token: int) -> np.ndarray:
@@ -151,7 +153,7 @@ class ModelRunner:
             )
 
     def _run(self, scheduler: Scheduler, graph: TaskGraph, values: RunValues) -> tuple[Span, ...]:
-        dispatcher = Dispatcher(scheduler, lambda span: self._end(span, graph, values))
+        dispatcher = Dispatcher(scheduler, lambda span: values.release(graph.steps[span.task.id]))
         workers: dict[str, CpuWorker | NpuWorker] = {"cpu": self._cpu, "npu": self._npu}
 
         def serve(processor: str) -> None:
@@ -183,12 +185,6 @@ class ModelRunner:
         except DeviceError as error:
             self._raise_failure(error)
             raise
-
-    def _end(self, span: Span, graph: TaskGraph, values: RunValues) -> None:
-        step = graph.steps[span.task.id]
-        values.release(step)
-        work = step.work
-        self._durations.observe(work.function.name, work.processor, work.computed_rows, span.end - span.start)
 
     def _raise_failure(self, error: BaseException | None) -> None:
         if isinstance(error, DeviceError):

@@ -35,7 +35,10 @@ class NpuCounts:
 
 @dataclass(frozen=True)
 class SchedulingCost:
-    """Tasks that the scheduler gave out, and the seconds that took, chunk plan and schedule included."""
+    """Tasks that the scheduler gave out, and the seconds that took.
+
+    All of it: cutting the prompt, expanding the call graph, planning, decisions, learning durations.
+    """
 
     decisions: int = 0
     seconds: float = 0.0

@@ -32,13 +32,6 @@ class Task(NamedTuple):
     name: str = ""
     layer: int = -1
 
-    def lasting(self, seconds: float) -> Task:
-        """The same task with another duration."""
-        # `_replace` takes three times as long, in what scheduling costs.
-        return Task(
-            self.id, self.processor, self.deps, seconds, self.chunk, self.position, self.name, self.layer
-        )
-
 
 class Span(NamedTuple):
     """When a task ran, in seconds since the run began."""

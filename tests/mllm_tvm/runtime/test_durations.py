@@ -25,8 +25,10 @@ def test_observations_replace_the_estimate_by_their_mean() -> None:
     model = DurationModel(512)
     assert model(LARGE, "npu", 64) == estimate(LARGE, "npu", 64, 512)
     for seconds in (1.0, 2.0, 6.0):
-        model.observe(LARGE.name, "npu", 64, seconds)
+        model.observe((LARGE.name, "npu", 64), seconds)
     assert model(LARGE, "npu", 64) == pytest.approx(3.0)
+    model.observe((LARGE.name, "npu", 64), 15.0, tasks=3)
+    assert model(LARGE, "npu", 64) == pytest.approx(4.0)
     assert model(LARGE, "npu", 256) == estimate(LARGE, "npu", 256, 512)
     assert model(LARGE, "cpu", 64) == estimate(LARGE, "cpu", 64, 512)
 

@@ -15,7 +15,7 @@ from mllm_tvm.runtime.look_ahead import look_ahead
 from mllm_tvm.runtime.policy import Policy
 from mllm_tvm.runtime.prepared import KEPT, PreparedPrefill, PreparedPrefills
 from mllm_tvm.runtime.task_graph import CallGraph
-from mllm_tvm.runtime.tasks import Program
+from mllm_tvm.runtime.tasks import Program, Span
 
 
 def constant(_function: FunctionSpec, processor: str, rows: int) -> float:
@@ -36,11 +36,12 @@ class Planned:
         return look_ahead(program)
 
 
-def observe(model: DurationModel, prefill: PreparedPrefill, seconds: Callable[[str, int], float]) -> None:
+def run(planned: Planned, prefill: PreparedPrefill, seconds: Callable[[str, int], float]) -> None:
     """A run in which a function takes ``seconds`` of its processor and rows."""
-    for step in prefill.graph.steps:
-        work = step.work
-        model.observe(*work.key, seconds(work.processor, work.computed_rows))
+    works = [step.work for step in prefill.graph.steps]
+    taken = [seconds(work.processor, work.computed_rows) for work in works]
+    timeline = [Span(task, 1.0, 1.0 + s) for task, s in zip(prefill.graph.tasks, taken, strict=True)]
+    planned.prefills.learn(prefill.graph, timeline)
 
 
 def test_exact_durations_are_planned_once_for_each_number_of_tokens() -> None:
@@ -55,32 +56,31 @@ def test_exact_durations_are_planned_once_for_each_number_of_tokens() -> None:
 
 
 def test_observed_durations_are_planned_until_they_settle() -> None:
-    model = DurationModel(HIDDEN)
-    planned = Planned(model)
+    planned = Planned(DurationModel(HIDDEN))
     prefill = planned.prefills.get(20, False)
     assert planned.programs[-1].duration_error == inf
-    observe(model, prefill, lambda processor, rows: rows * (2.0 if processor == "npu" else 1.0))
+    run(planned, prefill, lambda processor, rows: rows * (2.0 if processor == "npu" else 1.0))
     again = planned.prefills.get(20, False)
     assert 0 < planned.programs[-1].duration_error < 0.1
-    assert [task.duration for task in again.graph.tasks] == [
-        constant(step.work.function, step.work.processor, step.work.computed_rows)
-        for step in again.graph.steps
-    ]
-    observe(model, again, lambda processor, rows: rows * (2.1 if processor == "npu" else 1.0))
+    assert [task.duration for task in again.graph.tasks] == pytest.approx(
+        [
+            constant(step.work.function, step.work.processor, step.work.computed_rows)
+            for step in again.graph.steps
+        ]
+    )
+    run(planned, again, lambda processor, rows: rows * (2.5 if processor == "npu" else 1.0))
     assert planned.prefills.get(20, False) is again
     assert len(planned.programs) == 2
 
 
 @pytest.mark.parametrize(("npu", "planned_anew"), [(4.0, False), (9.0, True)])
 def test_what_is_slower_everywhere_is_scheduled_alike(npu: float, planned_anew: bool) -> None:
-    model = DurationModel(HIDDEN)
-    planned = Planned(model)
-    observe(
-        model, planned.prefills.get(20, False), lambda processor, rows: 2.0 if processor == "npu" else 1.0
-    )
+    planned = Planned(DurationModel(HIDDEN))
+    estimated = planned.prefills.get(20, False)
+    run(planned, estimated, lambda processor, rows: 2.0 if processor == "npu" else 1.0)
     prefill = planned.prefills.get(20, False)
     for _ in range(50):
-        observe(model, prefill, lambda processor, rows: npu if processor == "npu" else 2.0)
+        run(planned, prefill, lambda processor, rows: npu if processor == "npu" else 2.0)
     assert (planned.prefills.get(20, False) is not prefill) == planned_anew
 
 

@@ -96,16 +96,10 @@ def test_durations_are_asked_for_computed_rows() -> None:
     assert [task.duration for task in graph.tasks] == [float(step.work.computed_rows) for step in graph.steps]
 
 
-def test_a_graph_with_other_durations() -> None:
-    """The same as one expanded with them; how often each is used is counted either way."""
-    calls = CallGraph(make_graph())
-    graph = calls.expand(CHUNKS, lambda function, processor, rows: float(rows))
-    other = calls.expand(CHUNKS, lambda function, processor, rows: 2.0 * rows)
-    timed = graph.timed(lambda function, processor, rows: 2.0 * rows)
-    assert (timed.program, timed.steps, timed.usage) == (other.program, other.steps, other.usage)
-    keys = Counter(step.work.key for step in graph.steps)
+def test_usage_counts_the_tasks_of_a_duration() -> None:
+    graph = CallGraph(make_graph()).expand(CHUNKS, lambda function, processor, rows: float(rows))
     assert {key: (used.tasks, used.seconds) for key, used in graph.usage.items()} == {
-        key: (count, float(key[2])) for key, count in keys.items()
+        key: (count, float(key[2])) for key, count in Counter(s.work.key for s in graph.steps).items()
     }
 
 
