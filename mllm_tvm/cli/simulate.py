@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
+from mllm_tvm.cli.simulate_all import execute_all, is_all
+
 if TYPE_CHECKING:
     from mllm_tvm.simulate.configuration import Configuration
     from mllm_tvm.simulate.prefill import PrefillRun
@@ -20,7 +22,7 @@ HELP = "simulate a model's prefill and decode on a device profile; needs no devi
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
     parser.add_argument(
-        "--model", default="qwen1.5-1.8b", metavar="NAME", help="a model shape (qwen1.5-1.8b)"
+        "--model", default="qwen1.5-1.8b", metavar="NAME", help="a model shape (qwen1.5-1.8b), or all"
     )
     parser.add_argument(
         "--profile",
@@ -65,6 +67,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Runs the command."""
+    if is_all(args):
+        return execute_all(args, _configuration(args))
     from mllm_tvm.simulate.models import find_model
     from mllm_tvm.simulate.profile import load_profile
     from mllm_tvm.simulate.summary import Request, simulate_request

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .configuration import Configuration
-from .errors import SimulationError
+from .errors import ModelTooLargeError
 from .models import MODELS, ModelShape
 from .profile import DeviceProfile
 from .program import OUTLIER_CHANNELS, shadow_layers
@@ -63,14 +63,14 @@ def npu_bytes(model: ModelShape, configuration: Configuration) -> int:
 
 
 def check_npu_memory(model: ModelShape, configuration: Configuration, profile: DeviceProfile) -> None:
-    """Raises SimulationError, with what would fit, when the NPU cannot address the model."""
+    """Raises ModelTooLargeError, with what would fit, when the NPU cannot address the model."""
     needed, limit = npu_bytes(model, configuration), profile.npu_memory_bytes
     if needed <= limit:
         return
     buffers = needed - model.linear_weights
     layers = max(0, (limit - buffers) // model.layer_weights)
     fitting = [shape.name for shape in MODELS.values() if npu_bytes(shape, configuration) <= limit]
-    raise SimulationError(
+    raise ModelTooLargeError(
         f"{model.name} needs {needed / 1e9:.2f} GB of NPU memory, {profile.name} has {limit / 1e9:.2f} GB "
         f"(sessions: {profile.npu.sessions}): {(needed - limit) / 1e9:.2f} GB too much. "
         f"What fits: {layers} of its {model.layers} layers; "

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mllm_tvm.cli import main
+from mllm_tvm.simulate.models import MODELS
 from mllm_tvm.simulate.profile import DeviceProfile, load_profile
 from targets.hexagon.farm import Farm
 
@@ -39,6 +40,21 @@ def test_json_has_what_was_asked_for(capsys: pytest.CaptureFixture[str]) -> None
     assert data["energy_j"] > 0
     assert data["peak_memory_bytes"] > 1e9
     assert data["energy_assumptions"]
+
+
+def test_all_models_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:
+    """As each alone; a model that the device cannot hold has the reason."""
+    _, out, _ = run(capsys, "--model", "all", "--prompt", "64", "--profile", "qemu-hvx", "--json")
+    models = {found["model"]: found for found in json.loads(out)["models"]}
+    assert list(models) == list(MODELS)
+    _, alone, _ = run(capsys, "--model", "phi-2", "--prompt", "64", "--profile", "qemu-hvx", "--json")
+    assert models["phi-2"]["prefill_s"] == json.loads(alone)["prefill_s"]
+    assert "GB too much" in models["llama-2-7b"]["error"]
+    code, out, _ = run(capsys, "--model", "all", "--prompt", "64")
+    rows = out.splitlines()[2:]
+    assert code == 0
+    assert [row.split()[0] for row in rows] == list(MODELS)
+    assert all(len(row.split()) >= 9 for row in rows)
 
 
 def test_policy_of_the_paper_means_its_configuration(capsys: pytest.CaptureFixture[str]) -> None:
@@ -77,6 +93,8 @@ def test_search_writes_a_plan(capsys: pytest.CaptureFixture[str], tmp_path: Path
         (["--profile", "phone"], "unknown device profile 'phone'"),
         (["--configuration", "best"], "unknown configuration 'best'"),
         (["--prompt", "0"], "prompt has 0 tokens"),
+        (["--model", "all", "--prompt", "0"], "prompt has 0 tokens"),
+        (["--model", "all", "--trace", "trace.json"], "--trace is of one model"),
         (["--model", "llama-2-7b", "--profile", "qemu-hvx"], "too much. What fits: 16 of its 32 layers"),
         (["--trace", "/no/such/folder/trace.json"], "cannot write /no/such/folder/trace.json"),
     ],
