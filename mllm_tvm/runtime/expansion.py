@@ -149,7 +149,8 @@ class Expansion:
 
     def task_graph(self) -> TaskGraph:
         """All tasks so far: each behind what it needs, as a program has to be."""
-        return TaskGraph(Program(tuple(self._tasks), self._successors, self._dependencies), self._chunks)
+        successors = [tuple(following) for following in self._successors]
+        return TaskGraph(Program(tuple(self._tasks), successors, self._dependencies), self._chunks)
 
     def add_chunk(self, plan: ChunkPlan, calls: CallList) -> None:
         """The tasks of one chunk."""

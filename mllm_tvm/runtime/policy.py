@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import heapq
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from heapq import heappop, heappush
 
 from .tasks import Program
 
@@ -84,9 +84,17 @@ class ByKey(Policy):
             heap.clear()
         super().start()
 
+    def complete(self, task: int) -> None:
+        # What the base class does, with nothing called in between: 15 % of a decision's time.
+        pending, heaps, ranks = self.pending, self._heaps, self._rank
+        for successor in self.program.successors[task]:
+            left = pending[successor] = pending[successor] - 1
+            if not left:
+                heappush(heaps[successor], ranks[successor])
+
     def on_ready(self, task: int) -> None:
-        heapq.heappush(self._heaps[task], self._rank[task])
+        heappush(self._heaps[task], self._rank[task])
 
     def choose(self, processor: str) -> int | None:
         ready = self._ready.get(processor)
-        return self._order[heapq.heappop(ready)] if ready else None
+        return self._order[heappop(ready)] if ready else None
