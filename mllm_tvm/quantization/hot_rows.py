@@ -10,9 +10,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from tvm import relax
 
 from mllm_tvm.frontend.model import Model
-from relax_passes.graph import split_params, static_shape
+from relax_passes.graph import bindings, op_name, operands, split_params, static_shape
 
 # The share of the outliers seen in calibration that hot rows are to serve: other text has a little less.
 SERVED = 0.83
@@ -20,7 +21,11 @@ SERVED = 0.83
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of the model's parameters, the linears' in int8, and of one element of a float row."""
+    """Bytes of the model's parameters, the linears' in int8, and of one element of a float row.
+
+    Float rows and the token embedding count 16 bits a value, whatever the model's file stores: the same
+    weights have to give the same recipe, from every kind of file.
+    """
 
     model_bytes: int
     itemsize: int
@@ -28,12 +33,20 @@ class Memory:
     @staticmethod
     def of(model: Model, linears: Iterable[str]) -> Memory:
         """The memory of ``model`` with these weights in int8."""
-        int8 = set(linears)
+        int8, main = set(linears), model.module["main"]
+        tables = _token_embeddings(main)
         size = 0
-        for parameter in split_params(model.module["main"])[1]:
-            itemsize = 1 if parameter.name in int8 else np.dtype(str(parameter.ty.dtype)).itemsize
+        for parameter in split_params(main)[1]:
+            itemsize = 1 if parameter.name in int8 else 2 if parameter in tables else 4
             size += itemsize * math.prod(static_shape(parameter))
-        return Memory(size, np.dtype(model.shadow_dtype).itemsize)
+        return Memory(size, itemsize=2)
+
+
+def _token_embeddings(main: relax.Function) -> set[relax.Var]:
+    """The parameters whose rows token ids (the first input) choose."""
+    token_ids = main.params[0]
+    reads = [operands(binding.value) for binding in bindings(main) if op_name(binding.value) == "relax.take"]
+    return {table for table, indices in reads if indices.same_as(token_ids)}
 
 
 @dataclass(frozen=True)
