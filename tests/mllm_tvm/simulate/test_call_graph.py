@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mllm_tvm.call_graph import extract_graph
-from mllm_tvm.inspection import float_module
-from mllm_tvm.published import published_settings
 from mllm_tvm.runtime.planner import ChunkPlan
 from mllm_tvm.runtime.task_graph import CallGraph
 from mllm_tvm.runtime.tasks import Task
@@ -20,24 +17,15 @@ from mllm_tvm.simulate.expand import expand_chunks
 from mllm_tvm.simulate.models import find_model
 from mllm_tvm.simulate.profile import load_profile
 from mllm_tvm.simulate.program import chunk_program
-from relax_passes import pipeline
-from relax_passes.expose_linear_inputs import linear_inputs
-from relax_passes.quantize_w8a8 import LinearScheme
+from tests.mllm_tvm.simulate.compiled_models import LAYERS, MODELS, placed_module
 
-LAYERS = 2
 CHUNKS = (ChunkPlan(0, 64, 64), ChunkPlan(64, 50, 64))
 KINDS = {"attention": "dynamic", "mlp": "mlp"}
 LINEARS = ("qkv", "qkv-up", "o", "up", "down")
 
 
 def compiled(name: str, shadow: bool, folder: Path) -> CallGraph:
-    """What the compiler makes of the first layers of a published model."""
-    config = folder / "config.json"
-    config.write_text(json.dumps({**published_settings(name), "num_hidden_layers": LAYERS}))
-    module = float_module(config)
-    weights = [weight for group in linear_inputs(module["main"]).values() for weight in group]
-    schemes = {weight: LinearScheme(shadow=shadow) for weight in weights}
-    return CallGraph(extract_graph(pipeline.run(module, schemes, fuse_mlp=True)))
+    return CallGraph(extract_graph(placed_module(name, shadow, folder)))
 
 
 def kind(function: str) -> str:
@@ -55,7 +43,7 @@ def ancestors(tasks: tuple[Task, ...]) -> list[frozenset[int]]:
 
 
 @pytest.mark.parametrize("shadow", [False, True])
-@pytest.mark.parametrize("name", ["qwen1.5-1.8b", "gemma-2b", "phi-2"])
+@pytest.mark.parametrize("name", MODELS)
 def test_simulated_tasks_are_those_of_the_engine(name: str, shadow: bool, tmp_path: Path) -> None:
     graph = compiled(name, shadow, tmp_path)
     run = graph.expand(CHUNKS)
@@ -79,7 +67,7 @@ def test_simulated_tasks_are_those_of_the_engine(name: str, shadow: bool, tmp_pa
     assert [task.processor for task in output] == ["cpu"] * (3 + shadow)
 
 
-@pytest.mark.parametrize("name", ["qwen1.5-1.8b", "gemma-2b", "phi-2"])
+@pytest.mark.parametrize("name", MODELS)
 def test_npu_functions_have_the_compilers_weights(name: str, tmp_path: Path) -> None:
     """Three launches a layer, with shadows too."""
     graph = compiled(name, True, tmp_path)
