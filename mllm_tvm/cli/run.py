@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mllm_tvm.cli.arguments import MODEL_HELP, add_compile_arguments, add_engine_arguments, show_stage
@@ -28,7 +29,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help=f"{MODEL_HELP} (compiled once, into the user's cache), or artifact",
     )
-    parser.add_argument("--prompt", default=DEFAULT_PROMPT, help=f"text to continue ({DEFAULT_PROMPT!r})")
+    prompts = parser.add_mutually_exclusive_group()
+    prompts.add_argument("--prompt", default=DEFAULT_PROMPT, help=f"text to continue ({DEFAULT_PROMPT!r})")
+    prompts.add_argument(
+        "--prompt-file",
+        default=None,
+        metavar="FILE",
+        help="read that text from a UTF-8 file, - for the input",
+    )
     parser.add_argument("--max-tokens", type=int, default=200, metavar="N", help="tokens to generate (200)")
     add_engine_arguments(parser)
     add_compile_arguments(parser)
@@ -54,22 +62,36 @@ def execute(args: argparse.Namespace) -> int:
     from mllm_tvm.sampling import SamplingConfig
 
     begin = time.perf_counter()
+    prompt = _prompt(args)
     sampling = SamplingConfig(args.temperature, args.top_k, args.top_p, args.seed)
     settings = CompileSettings.of(args.target, args.chunk_lengths, args.calibration)
     artifact = find_artifact(args.artifact or args.model, settings, show_stage)
     ready = time.perf_counter()
     with Engine(artifact, args.device, args.policy, args.chunk_lengths, args.profile) as engine:
         opened = time.perf_counter()
-        pieces = engine.generate(args.prompt, args.max_tokens, sampling)
+        pieces = engine.generate(prompt, args.max_tokens, sampling)
         if args.json:
-            report = {"text": args.prompt + "".join(pieces), **_report(engine)}
+            report = {"text": prompt + "".join(pieces), **_report(engine)}
             report["artifact_s"], report["open_s"] = round(ready - begin, 3), round(opened - ready, 3)
             print(json.dumps(report))
         else:
-            _stream(args.prompt, pieces)
+            _stream(prompt, pieces)
             print(_summary(engine, ready - begin, opened - ready), file=sys.stderr)
         _write_pictures(args, engine)
     return 0
+
+
+def _prompt(args: argparse.Namespace) -> str:
+    """The text to continue; raises PromptError when its file cannot be read."""
+    from mllm_tvm.errors import PromptError
+
+    if args.prompt_file is None:
+        return str(args.prompt)
+    try:
+        content = sys.stdin.buffer.read() if args.prompt_file == "-" else Path(args.prompt_file).read_bytes()
+        return content.decode().removesuffix("\n")  # which editors add
+    except (OSError, UnicodeDecodeError) as error:
+        raise PromptError(f"cannot read the prompt from {args.prompt_file} as UTF-8 text: {error}") from None
 
 
 def _write_pictures(args: argparse.Namespace, engine: Engine) -> None:

@@ -46,6 +46,22 @@ def test_run_json(demo_artifact, capsys):
     assert report["npu_packets"] == 0
 
 
+def test_prompt_from_a_file_or_the_input(demo_artifact, tmp_path, capsys, monkeypatch):
+    file = tmp_path / "prompt.txt"
+    prompt = "The fox\nand a friend"
+    file.write_text(prompt + "\n")
+    arguments = ["run", str(demo_artifact.path), "--device", "host", "--max-tokens", "2", "--json"]
+    texts = [_run([*arguments, *p], capsys)[1] for p in (["--prompt", prompt], ["--prompt-file", str(file)])]
+    with file.open() as stream:
+        monkeypatch.setattr(sys, "stdin", stream)
+        texts.append(_run([*arguments, "--prompt-file", "-"], capsys)[1])
+    found = [json.loads(text)["text"] for text in texts]
+    assert found[0] == found[1] == found[2]
+    assert found[0].startswith(prompt)
+    file.write_bytes(b"\xff")
+    assert "prompt.txt as UTF-8" in _error([*arguments, "--prompt-file", str(file)], capsys)
+
+
 def test_run_on_qemu_counts_packets(demo_artifact, capsys, require_device):
     require_device("qemu")
     prompt = "Once upon a time there was a fox who lived by the river with a friend"
