@@ -21,12 +21,12 @@ from tests.mllm_tvm.simulate.compiled_models import LAYERS, MODELS, placed_modul
 
 
 def row(value: relax.Expr) -> tuple[int, int]:
-    """Elements and bytes of a row of what is computed for tokens; nothing of a parameter."""
+    """A row of what is computed for tokens: elements of its largest part, all bytes; none of a parameter."""
     fields = value.ty.fields if isinstance(value.ty, ir.TupleType) else [value.ty]
     shapes = [(list(field.shape.values), np.dtype(str(field.dtype)).itemsize) for field in fields]
     rows = [(shape, size) for shape, size in shapes if shape and not isinstance(shape[0], tirx.IntImm)]
     counts = [prod(int(extent) for extent in shape[1:]) for shape, _ in rows]
-    return sum(counts), sum(count * size for count, (_, size) in zip(counts, rows, strict=True))
+    return max(counts, default=0), sum(count * size for count, (_, size) in zip(counts, rows, strict=True))
 
 
 def kernel_bytes(call: relax.Call, output: relax.Var) -> float:
