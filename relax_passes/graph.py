@@ -8,6 +8,7 @@ from tvm import ir, relax, tirx
 
 from .errors import PassError
 
+LINEAR_F32 = "mllm.linear_f32"
 LINEAR_W8A8 = "mllm.linear_w8a8"
 SHADOW_LINEAR = "mllm.shadow_linear"
 MLP_W8A8 = "mllm.mlp_w8a8"

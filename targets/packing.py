@@ -37,6 +37,18 @@ def pack_weight(w: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(padded.reshape(steps, rows, blocks, columns).transpose(2, 0, 3, 1))
 
 
+def pack_weight_f32(w: np.ndarray) -> np.ndarray:
+    """Packs a float32 weight [K, N] into panels [ceil(N / 32), K, 32], padded with zeros."""
+    if w.ndim != 2 or w.dtype != np.float32 or not w.size:
+        raise TargetError(
+            f"cannot pack a {w.dtype} weight of shape {w.shape}: expected a float32 matrix [K, N]"
+        )
+    k, n = w.shape
+    panels = -(-n // COLUMNS)
+    padded = np.pad(w, ((0, 0), (0, panels * COLUMNS - n)))
+    return np.ascontiguousarray(padded.reshape(k, panels, COLUMNS).transpose(1, 0, 2))
+
+
 def unpack_weight(packed: np.ndarray, k: int, n: int) -> np.ndarray:
     """The int8 weight [k, n] that ``pack_weight`` packed."""
     blocks, steps, columns, rows = packed.shape

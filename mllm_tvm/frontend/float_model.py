@@ -9,12 +9,15 @@ import tvm
 from tvm import ir, relax
 
 from mllm_tvm.frontend.model import Model
+from relax_passes.graph import split_params
+from relax_passes.pack_float_linear import PANELS, PackFloatLinear
 from targets.cpu.build import build
 from targets.cpu.target import cpu_target
+from targets.packing import pack_weight_f32
 
 
 class FloatModel:
-    """A compiled ``main`` with its parameters, for one thread.
+    """A compiled ``main`` with its parameters, for one thread; weights of float linears are packed.
 
     Args:
         model: the imported model.
@@ -29,16 +32,21 @@ class FloatModel:
         parameters: Mapping[str, np.ndarray] | None = None,
     ):
         self.model = model
-        executable = build(model.module if module is None else module, cpu_target())
+        module = PackFloatLinear()(model.module if module is None else module)
+        executable = build(module, cpu_target())
         # "naive" keeps no buffers: a pool would keep one of every length it has seen.
         self.vm = relax.VirtualMachine(executable, tvm.cpu(), memory_cfg="naive")
         if parameters is None:
             parameters = {name: model.parameters[name] for name in model.parameter_names()}
-        self.parameters = {name: tvm.runtime.tensor(value) for name, value in parameters.items()}
+        _, arguments = split_params(module["main"])
+        self._packed = {a.name.removesuffix(PANELS) for a in arguments if a.name.endswith(PANELS)}
+        self.parameters: dict[str, tvm.runtime.Tensor] = {}
+        for name, value in parameters.items():
+            self.set_parameter(name, value)
 
     def set_parameter(self, name: str, value: np.ndarray) -> None:
         """Use ``value`` for the parameter ``name`` from now on."""
-        self.parameters[name] = tvm.runtime.tensor(value)
+        self.parameters[name] = tvm.runtime.tensor(pack_weight_f32(value) if name in self._packed else value)
 
     def run(self, token_ids: Sequence[int], caches: Sequence[np.ndarray] | None = None) -> list[np.ndarray]:
         """All results of ``main``: logits [seq, vocab], then the appended caches, then what a pass added.

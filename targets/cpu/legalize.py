@@ -11,7 +11,6 @@ from targets.cpu import vector_math
 from targets.cpu.attention import attention
 from targets.cpu.errors import LoweringError
 from targets.cpu.kernel import TRANSCENDENTAL
-from targets.cpu.matmul import matmul_f32
 
 Legalizer = Callable[[relax.BlockBuilder, tvm.ir.Call], relax.Expr]
 
@@ -34,7 +33,6 @@ def legalize_map() -> dict[str, Legalizer]:
     return legalizers | {
         "relax.nn.softmax": _softmax,
         "relax.nn.layer_norm": _layer_norm,
-        "relax.matmul": _matmul,
         "relax.nn.attention": _attention,
     }
 
@@ -96,15 +94,6 @@ def _layer_norm(bb: relax.BlockBuilder, call: tvm.ir.Call) -> relax.Expr:
         return _stock("relax.nn.layer_norm", bb, call)
     compute = _layer_norm_over_last_axis(float(attrs.epsilon))
     return bb.call_te(compute, *call.args, primfunc_name_hint="layer_norm")
-
-
-def _matmul(bb: relax.BlockBuilder, call: tvm.ir.Call) -> relax.Expr:
-    x, w = (arg.ty for arg in call.args)
-    is_matrix = x.ndim == 2 and w.ndim == 2 and x.dtype == "float32" and w.dtype == "float32"
-    if not is_matrix or not all(isinstance(extent, tirx.IntImm) for extent in w.shape):
-        return _stock("relax.matmul", bb, call)
-    kernel = bb.add_func(matmul_f32(*(int(extent) for extent in w.shape)), "matmul")
-    return relax.call_tir(kernel, list(call.args), out_ty=call.ty)
 
 
 def _attention(bb: relax.BlockBuilder, call: tvm.ir.Call) -> relax.Expr:

@@ -13,9 +13,12 @@ from tvm import relax, tirx
 from targets.cpu.errors import LoweringError
 from targets.cpu.glu import glu_w8a8, outliers_w8a8
 from targets.cpu.linear import linear_w8a8
+from targets.cpu.linear_f32 import linear_f32
 from targets.cpu.shadow import shadow_linear
 from targets.cpu.target import has_vnni
+from targets.packing import COLUMNS
 
+LINEAR_F32 = "mllm.linear_f32"
 LINEAR_W8A8 = "mllm.linear_w8a8"
 SHADOW_LINEAR = "mllm.shadow_linear"
 MLP_W8A8 = "mllm.mlp_w8a8"
@@ -41,6 +44,7 @@ class _Binder(relax.PyExprMutator):
         self.mod = mod
         self.vnni = vnni
         self.kernels: dict[str, Callable[[tvm.ir.Call], tirx.PrimFunc]] = {
+            LINEAR_F32: _float_linear,
             LINEAR_W8A8: lambda call: _linear(call, vnni),
             SHADOW_LINEAR: _shadow,
         }
@@ -84,6 +88,15 @@ class _Binder(relax.PyExprMutator):
         sums = self.builder_.emit(self.visit_call_(call))
         outliers = self.builder_.add_func(outliers_w8a8(self.vnni), "outliers_w8a8")
         return relax.call_tir(outliers, [high, weight, sums], out_ty=out)
+
+
+def _float_linear(call: tvm.ir.Call) -> tirx.PrimFunc:
+    x, w = (argument.ty for argument in call.args[1])
+    panels, k, columns = _static_shape(LINEAR_F32, w)
+    if columns != COLUMNS or (str(x.dtype), str(w.dtype)) != ("float32", "float32"):
+        raise LoweringError(f"{LINEAR_F32} of {x} and {w}: expected x [seq, K] and w [N/32, K, 32], float32")
+    _check_depth(LINEAR_F32, x, k)
+    return linear_f32(k, panels)
 
 
 def _linear(call: tvm.ir.Call, vnni: bool) -> tirx.PrimFunc:

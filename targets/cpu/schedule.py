@@ -3,7 +3,7 @@
 Runs after FuseTIR. Producers are inlined into their consumers; each block left is elementwise (its last axis
 is vectorized), a reduction over its last axis (vectorized partial sums, then their sum in a fixed order) or a
 contraction (the last output axis is vectorized). Only static axes are split, never the rows, so a row is
-computed by the same operations whatever the number of rows.
+computed by the same operations whatever the number of rows. Threads share the rows where none needs another.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ from targets.cpu.kernel import IS_SCHEDULED, TRANSCENDENTAL
 logger = logging.getLogger(__name__)
 
 _WIDEST = 32
+# Partial results of a reduction: enough to hide the latency of one. They are combined to so few first.
+_REDUCED = 64
+_FEW = 16
 _NARROWEST = 4
 
 
@@ -42,8 +45,11 @@ def schedule_primfunc(func: tirx.PrimFunc, name: str) -> tirx.PrimFunc:
     for block in _blocks(sch):
         if not _schedule_block(sch, block, lanes):
             logger.warning("no vectorizing schedule for block %s of %s", sch.get(block).name_hint, name)
-    _merge_rows(sch)
-    return sch.mod["main"].with_attr(IS_SCHEDULED, True)
+    is_row_by_row = _merge_rows(sch)
+    scheduled = sch.mod["main"]
+    if is_row_by_row:
+        scheduled = _parallelize_rows(_shrink_buffers(sch.mod)["main"])
+    return scheduled.with_attr(IS_SCHEDULED, True)
 
 
 def _blocks(sch: Schedule) -> list[SBlockRV]:
@@ -81,18 +87,48 @@ def _inline_producers(sch: Schedule) -> None:
             costly.update(consumers if name in costly else ())
 
 
-def _merge_rows(sch: Schedule) -> None:
-    """One loop over the rows for all blocks: what one wrote of a row is in the cache for the next."""
+def _merge_rows(sch: Schedule) -> bool:
+    """One loop over the rows for all blocks: what one wrote of a row is in the cache for the next.
+
+    Returns whether there is one loop now, whose turns need nothing of each other.
+    """
     blocks = _blocks(sch)
     outer = [sch.get_loops(block)[:1] for block in blocks]
     if not all(outer) or not all(_is_row_by_row(sch, sch.get(block)) for block in blocks):
-        return
+        return False
     loops = {sch.get(loop).loop_var: loop for (loop,) in outer}
     try:
         if len(loops) > 1:
             sch.merge(*loops.values())
     except ScheduleError as error:
         logger.debug("rows are not merged: %s", error)
+        return False
+    return True
+
+
+def _shrink_buffers(mod: tvm.IRModule) -> tvm.IRModule:
+    """Intermediates of a row are allocated in the loop over the rows, for one row."""
+    passes = [
+        s_tir.transform.LowerInitBlock(),
+        s_tir.transform.PlanAndUpdateBufferAllocationLocation(),
+        s_tir.transform.ConvertBlocksToOpaque(),
+        s_tir.transform.CompactBufferAllocation(),
+    ]
+    return tvm.transform.Sequential(passes)(mod)
+
+
+def _parallelize_rows(func: tirx.PrimFunc) -> tirx.PrimFunc:
+    """Share the turns of the one outermost loop among threads, if it is over the rows.
+
+    ``Schedule.parallel`` refuses it: it does not see that what is read was written in the same turn.
+    """
+    root = func.body.block
+    loop = root.body
+    if isinstance(loop.extent, tirx.IntImm):
+        return func
+    loop = tirx.For(loop.loop_var, loop.min, loop.extent, tirx.ForKind.PARALLEL, loop.body)
+    block = s_tir.SBlock(root.iter_vars, root.reads, root.writes, root.name_hint, loop)
+    return func.with_body(s_tir.SBlockRealize([], True, block))
 
 
 def _is_row_by_row(sch: Schedule, block: s_tir.SBlock) -> bool:
@@ -128,7 +164,7 @@ def _schedule_block(sch: Schedule, block: SBlockRV, lanes: int) -> bool:
     try:
         if _is_contraction(stmt):
             return _schedule_contraction(sch, block)
-        return _schedule_row_reduction(sch, block, lanes)
+        return _schedule_row_reduction(sch, block)
     except ScheduleError as error:
         logger.debug("block %s: %s", stmt.name_hint, error)
         return False
@@ -181,17 +217,24 @@ def _schedule_contraction(sch: Schedule, block: SBlockRV) -> bool:
     return True
 
 
-def _schedule_row_reduction(sch: Schedule, block: SBlockRV, lanes: int) -> bool:
-    """A vector of partial results over the row, then their combination from the first lane to the last."""
-    loop = sch.get_loops(block)[-1]
-    extent = _static_extent(sch, loop)
-    width = math.gcd(extent, lanes) if extent else 1
-    if width < _NARROWEST:
-        return False
-    _, inner = sch.split(loop, factors=[None, width])
+def _partial_results(sch: Schedule, block: SBlockRV, width: int) -> None:
+    """Let the last reduced axis of ``block`` be ``width`` partial results, computed as a vector before it."""
+    _, inner = sch.split(sch.get_loops(block)[-1], factors=[None, width])
     partial = sch.rfactor(inner, factor_axis=len(sch.get_loops(block)) - 2)
     *_, step, lane = sch.get_loops(partial)
     sch.vectorize(lane)
     init = sch.decompose_reduction(partial, step)
     sch.vectorize(sch.get_loops(init)[-1])
+
+
+def _schedule_row_reduction(sch: Schedule, block: SBlockRV) -> bool:
+    """Vectors of partial results over the row, then their combination in a fixed order."""
+    loop = sch.get_loops(block)[-1]
+    extent = _static_extent(sch, loop)
+    width = math.gcd(extent, _REDUCED) if extent else 1
+    if width < _NARROWEST:
+        return False
+    _partial_results(sch, block, width)
+    if width > _FEW:
+        _partial_results(sch, block, _FEW)
     return True

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from targets.errors import TargetError
-from targets.packing import linear_w8a8_reference, pack_weight, packed_shape, unpack_weight
+from targets.packing import (
+    linear_w8a8_reference,
+    pack_weight,
+    pack_weight_f32,
+    packed_shape,
+    unpack_weight,
+)
 
 SHAPES = [(4, 32), (8, 64), (1, 1), (6, 33), (172, 100), (64, 320)]
 
@@ -76,3 +82,21 @@ def test_only_an_int8_matrix_can_be_packed(bad: np.ndarray) -> None:
 def test_reference_refuses_an_input_of_another_length() -> None:
     with pytest.raises(TargetError, match=r"K = 12"):
         linear_w8a8_reference(np.zeros((2, 8), np.int8), pack_weight(np.zeros((12, 32), np.int8)))
+
+
+@pytest.mark.parametrize(("k", "n"), SHAPES)
+def test_float_panels(k: int, n: int) -> None:
+    w = np.random.default_rng(n).standard_normal((k, n), np.float32)
+    panels = pack_weight_f32(w)
+    assert panels.shape == (-(-n // 32), k, 32)
+    columns = panels.transpose(1, 0, 2).reshape(k, -1)
+    np.testing.assert_array_equal(columns[:, :n], w)
+    assert not columns[:, n:].any()
+
+
+@pytest.mark.parametrize(
+    "w", [np.zeros((2, 3), np.int8), np.zeros(4, np.float32), np.zeros((0, 4), np.float32)]
+)
+def test_what_is_no_float_weight(w: np.ndarray) -> None:
+    with pytest.raises(TargetError, match="expected a float32 matrix"):
+        pack_weight_f32(w)

@@ -16,6 +16,7 @@ from targets.cpu.build import build, export_library, load_vm, lower
 from targets.cpu.errors import LoweringError
 from targets.cpu.target import cpu_target
 from targets.errors import TargetError, ToolchainError
+from targets.packing import pack_weight_f32
 from tests.targets.cpu.helpers import Array, Function, module, run, snr_db, vectorized_loops
 from tests.targets.cpu.test_linear import pack
 
@@ -48,6 +49,10 @@ def call_linear(dims: dict[str, tirx.Var], x: relax.Expr, w: relax.Expr) -> rela
     return relax.call_dps_packed("mllm.linear_w8a8", [x, w], relax.TensorType([dims["seq"], 96], "int32"))
 
 
+def call_float_linear(dims: dict[str, tirx.Var], x: relax.Expr, w: relax.Expr) -> relax.Expr:
+    return relax.call_dps_packed("mllm.linear_f32", [x, w], relax.TensorType([dims["seq"], 96], FLOAT))
+
+
 def call_shadow(dims: dict[str, tirx.Var], *arguments: relax.Expr) -> relax.Expr:
     out = relax.TensorType([dims["seq"], 96], FLOAT)
     return relax.call_dps_packed("mllm.shadow_linear", [*arguments, shape(0)], out)
@@ -75,7 +80,7 @@ FUNCTIONS = {
     ),
     "linear_64x96": Function(((("seq", 64), "int8"), ((3, 16, 32, 4), "uint8")), call_linear),
     "shadow_64x96": Function(shadow_arguments("float16"), call_shadow),
-    "float_linear": Function((X, ((64, 96), FLOAT)), lambda _, x, w: op.matmul(x, w)),
+    "float_linear": Function((X, ((3, 64, 32), FLOAT)), call_float_linear),
     "attend": Function((X, CACHE, CACHE), attend),
 }
 
@@ -113,7 +118,7 @@ def test_functions_make_a_quantized_linear(vm: relax.VirtualMachine) -> None:
     w_scale = np.abs(w).max(axis=0) / np.float32(127)
     exact = x.astype(np.float64) @ w
     assert snr_db(exact, quantized_linear(vm, x, w, w_scale)) > 35
-    np.testing.assert_allclose(run(vm, "float_linear", x, w)[0], exact, atol=1e-3)
+    np.testing.assert_allclose(run(vm, "float_linear", x, pack_weight_f32(w))[0], exact, atol=1e-3)
 
 
 def test_the_residual_is_what_clipping_lost(vm: relax.VirtualMachine) -> None:
@@ -148,7 +153,7 @@ def test_lowering_leaves_no_op_and_no_plain_function(mod: tvm.IRModule) -> None:
             "R.call_tir" in line or "R.Tuple" in line for line in calls if " R." in line.split("= ")[1]
         )
     kernels = {g.name_hint: f for g, f in lowered.functions_items() if isinstance(f, tirx.PrimFunc)}
-    assert {"linear_w8a8", "shadow_linear", "matmul", "attention"} <= set(kernels)
+    assert {"linear_w8a8", "shadow_linear", "linear_f32", "attention"} <= set(kernels)
     plain = [name for name, f in kernels.items() if not vectorized_loops(f)]
     # linear_w8a8 has vectors spelled out besides; these two only change a shape and become views.
     assert [name for name in plain if not name.startswith(("reshape", "expand_dims"))] == []
@@ -227,6 +232,7 @@ REFUSED = {
         Function(((("seq", 64), "int8"), ((3, 16, 32, 4), "int8")), call_linear),
         "expected x .* uint8",
     ),
+    "panels": (Function((X, ((6, 64, 16), FLOAT)), call_float_linear), "expected x .* float32"),
     "rows": (Function(shadow_arguments("int8"), call_shadow), "expected float16 or float32"),
     "mask": (
         Function((X, CACHE, CACHE), lambda d, *x: attend(d, *x, causal_mask="TopLeft")),

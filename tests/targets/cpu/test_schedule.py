@@ -1,4 +1,4 @@
-"""Blocks of a scheduled function share one loop over the rows where each row needs no other."""
+"""Blocks of a scheduled function share one loop over the rows and threads where each row needs no other."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from tvm import relax, te, tirx
 from targets.cpu.build import lower
 from targets.cpu.schedule import schedule_primfunc
 from targets.cpu.target import cpu_target
-from tests.targets.cpu.helpers import Function, Kernel, module
+from tests.targets.cpu.helpers import Function, Kernel, module, with_threads
 
 X = (("rows", 64), "float32")
 
 
 def row_loops(func: tirx.PrimFunc) -> int:
-    return len(re.findall(r"(?:range|grid)\(rows\b", func.script()))
+    return len(re.findall(r"(?:range|grid|parallel)\(rows\b", func.script()))
 
 
 @pytest.mark.parametrize("norm", ["rms_norm", "layer_norm"])
@@ -29,6 +29,14 @@ def test_a_norm_goes_over_the_rows_once(norm: str) -> None:
     lowered = lower(module({"f": Function((X, *vectors), body)}), cpu_target())
     (kernel,) = [func for _, func in lowered.functions_items() if isinstance(func, tirx.PrimFunc)]
     assert row_loops(kernel) == 1
+    assert "T.parallel(rows)" in kernel.script()
+    # Intermediates of one row, allocated in its turn of the loop.
+    assert all("rows" not in shape for shape in re.findall(r"sblock_alloc_buffer\((.*)\)", kernel.script()))
+    compiled = Kernel(kernel)
+    x, *weights = np.random.default_rng(0).standard_normal((3, 37, 64), np.float32)
+    arguments = [x, *(weight[0] for weight in weights[: len(vectors)])]
+    first, second = (with_threads(n, lambda: compiled(*arguments, out=np.empty_like(x))) for n in (1, 2))
+    np.testing.assert_array_equal(first, second)
 
 
 def test_a_row_that_needs_another_waits_for_it() -> None:
@@ -42,3 +50,16 @@ def test_a_row_that_needs_another_waits_for_it() -> None:
     expected = values * values.sum(axis=1)[::-1, None]
     np.testing.assert_allclose(Kernel(func)(values, out=np.empty_like(values)), expected, rtol=1e-5)
     assert row_loops(func) > 1
+    assert "T.parallel" not in func.script()
+
+
+def test_a_sum_over_the_rows_is_no_loop_for_threads() -> None:
+    rows = te.var("rows", dtype="int64")
+    x = te.placeholder((rows, 64), name="x")
+    k = te.reduce_axis((0, rows), "k")
+    y = te.compute((64,), lambda j: te.sum(x[k, j], axis=k), name="y")
+    func = schedule_primfunc(te.create_prim_func([x, y]), "column_sums")
+    assert "T.parallel" not in func.script()
+    values = np.random.default_rng(0).standard_normal((5, 64), np.float32)
+    sums = Kernel(func)(values, out=np.empty(64, np.float32))
+    np.testing.assert_allclose(sums, values.sum(axis=0), rtol=1e-5)
