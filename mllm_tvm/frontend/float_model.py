@@ -32,7 +32,8 @@ class FloatModel:
         parameters: Mapping[str, np.ndarray] | None = None,
     ):
         self.model = model
-        module = PackFloatLinear()(model.module if module is None else module)
+        source = model.module if module is None else module
+        module = tvm.transform.Sequential([PackFloatLinear()])(source)
         executable = build(module, cpu_target())
         # "naive" keeps no buffers: a pool would keep one of every length it has seen.
         self.vm = relax.VirtualMachine(executable, tvm.cpu(), memory_cfg="naive")
