@@ -24,8 +24,6 @@ _FLOAT, _INT8 = 4, 1
 _DEQUANTIZE = (8, 8)
 _ROTARY = (0, 8)  # in one pass it is part of the dequantization
 _COMPILED_ROTARY = 8  # the compiler's is not
-# The compiler makes five kernels of Phi's activation and outliers: results of another shape come first.
-_COMPILED_OUTLIER_ACTIVATION = 45
 _QUANTIZE = (5, 9)  # scale, round, clip and cast 5; find outliers 4
 _ADD_NORM_QUANTIZE = (17, 41)  # dequantize 8, add 12, norm 12, quantize 9
 _GATE = (9, 45)  # dequantize two 16, activation 8, product 12, quantize 9
@@ -101,9 +99,9 @@ class _Builder:
         """What reads the merged linear is one float function, and so is what follows both branches."""
         m = self._model
         both = self._linear("qkv-up", layer, m.hidden, m.qkv_columns + m.up_columns, norm)
-        shadowed = layer in self._shadows
-        per_element = _COMPILED_OUTLIER_ACTIVATION if shadowed else self._bytes(_ACTIVATION, "cpu")
-        rotated = self._rotary("rotary-activation", layer, both, per_element * m.intermediate)
+        activation_bytes = self._bytes(_ACTIVATION, "cpu") * m.intermediate
+        activation_bytes += self._residual_bytes(layer, m.intermediate)
+        rotated = self._rotary("rotary-activation", layer, both, activation_bytes)
         branches = (*self._attention(layer, rotated, Work()), *self._down(layer, rotated))
         down_bytes = self._bytes(_DEQUANTIZE, "cpu") * m.hidden
         return self._output(layer, self._quantize(layer, branches, down_bytes))

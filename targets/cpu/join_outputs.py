@@ -20,7 +20,7 @@ _FUSIBLE_PATTERNS = (0, 1, 2)
 
 @tvm.transform.module_pass(opt_level=0, name="JoinOutputs")
 class JoinOutputs:
-    """Joins results of equal shape that are elementwise and used for nothing else."""
+    """Joins results that are elementwise and used for nothing else, those of each shape."""
 
     def transform_module(self, mod: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
         joiner = _Joiner(mod)
@@ -40,7 +40,8 @@ class _Joiner(relax.PyExprMutator):
         super().__init__(mod)
         self.mod = mod
         self.results: relax.Expr | None = None
-        self.joinable: list[relax.Var] = []
+        self.joinable: list[list[relax.Var]] = []
+        """Results to join, by shape."""
 
     def rewrite(self, function: relax.Function) -> relax.Function:
         values = relax.analysis.get_var2val(function)
@@ -49,7 +50,7 @@ class _Joiner(relax.PyExprMutator):
         if isinstance(self.results, relax.Tuple):
             uses = [var for value in values.values() for var in relax.analysis.all_vars(value)]
             fields = [field for field in self.results.fields if self._is_elementwise(values.get(field))]
-            self.joinable = _of_one_shape([field for field in fields if _count(field, uses) == 1])
+            self.joinable = _by_shape([field for field in fields if _count(field, uses) == 1])
         return self.visit_expr(function)
 
     def _is_elementwise(self, value: relax.Expr | None) -> bool:
@@ -62,18 +63,32 @@ class _Joiner(relax.PyExprMutator):
         return pattern is not None and int(pattern) in _FUSIBLE_PATTERNS and not is_view
 
     def visit_tuple_(self, op: relax.Tuple) -> relax.Expr:
-        if not op.same_as(self.results) or len(self.joinable) < 2:
+        if not op.same_as(self.results):
             return super().visit_tuple_(op)
-        inputs = [self.visit_expr(field) for field in self.joinable]
-        join = self.builder_.emit(self.builder_.call_te(_identities, *inputs, primfunc_name_hint="join"))
-        joined = {field: relax.TupleGetItem(join, i) for i, field in enumerate(self.joinable)}
+        joined: dict[relax.Var, relax.Expr] = {}
+        for fields in self.joinable:
+            if len(fields) > 1:
+                joined |= self._join(fields)
         return relax.Tuple([self.builder_.emit(joined.get(f, self.visit_expr(f))) for f in op.fields])
+
+    def _join(self, fields: list[relax.Var]) -> dict[relax.Var, relax.Expr]:
+        """What each of ``fields`` is after one identity of all of them."""
+        inputs = [self.visit_expr(field) for field in fields]
+        join = self.builder_.emit(self.builder_.call_te(_identities, *inputs, primfunc_name_hint="join"))
+        return {field: relax.TupleGetItem(join, i) for i, field in enumerate(fields)}
 
 
 def _count(var: relax.Var, uses: list[relax.Var]) -> int:
     return sum(use.same_as(var) for use in uses)
 
 
-def _of_one_shape(variables: list[relax.Var]) -> list[relax.Var]:
-    """Those that have the first one's shape."""
-    return [var for var in variables if structural_equal(var.ty.shape, variables[0].ty.shape)]
+def _by_shape(variables: list[relax.Var]) -> list[list[relax.Var]]:
+    groups: list[list[relax.Var]] = []
+    for var in variables:
+        for group in groups:
+            if structural_equal(var.ty.shape, group[0].ty.shape):
+                group.append(var)
+                break
+        else:
+            groups.append([var])
+    return groups

@@ -169,6 +169,8 @@ def test_elementwise_results_share_a_kernel() -> None:
         (X, ((64,), FLOAT)), lambda d, x, g: quantize(d, op.nn.rms_norm(x, g, axes=[-1], epsilon=1e-5))
     )
     assert kernels_called({"norm": norm}, "norm") == 1
+    both = Function((X, (("seq", 96), FLOAT)), lambda d, x, y: (*quantize(d, x), *quantize(d, y)))
+    assert kernels_called({"both": both}, "both") == 2  # one of each shape
 
 
 def test_results_that_are_views_or_used_again_are_not_copied() -> None:
