@@ -23,7 +23,7 @@ _FLOAT, _INT8 = 4, 1
 # Bytes an element-wise function reads and writes for one element: (in one pass, one operator at a time).
 _DEQUANTIZE = (8, 8)
 _ROTARY = (0, 8)  # in one pass it is part of the dequantization
-_COMPILED_ROTARY = 8  # the compiler's is not
+_ANGLES = 8  # cosine and sine of a head's channel, for each kernel of the compiler's that reads them
 _QUANTIZE = (5, 9)  # scale, round, clip and cast 5; find outliers 4
 _ADD_NORM_QUANTIZE = (17, 41)  # dequantize 8, add 12, norm 12, quantize 9
 _GATE = (9, 45)  # dequantize two 16, activation 8, product 12, quantize 9
@@ -130,10 +130,11 @@ class _Builder:
         return self._append(op)
 
     def _rotary(self, name: str, layer: int, deps: tuple[str, ...], more_bytes: int = 0) -> tuple[str, ...]:
-        """Dequantizes queries, keys and values; turns the first two."""
+        """Dequantizes queries, keys and values; turns the first two, in one kernel if they have one shape."""
         m = self._model
-        rotated = (m.heads + m.kv_heads) * m.head_dim
-        float_bytes = self._bytes(_DEQUANTIZE, "cpu") * m.qkv_columns + _COMPILED_ROTARY * rotated
+        rotary = self._bytes(_ROTARY, "cpu") * (m.heads + m.kv_heads) * m.head_dim
+        rotary += _ANGLES * m.head_dim * (1 if m.heads == m.kv_heads else 2)
+        float_bytes = self._bytes(_DEQUANTIZE, "cpu") * m.qkv_columns + rotary
         return self._float(name, layer, deps, float_bytes + more_bytes)
 
     def _quantize(self, layer: int, deps: tuple[str, ...], more_bytes: int = 0) -> tuple[str, ...]:

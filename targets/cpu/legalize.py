@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import tvm
 from tvm import relax, te, tirx
+from tvm_ffi import structural_equal
 
 from targets.cpu import vector_math
 from targets.cpu.attention import attention
@@ -31,6 +32,7 @@ def legalize_map() -> dict[str, Legalizer]:
     }
     legalizers["relax.round"] = _elementwise("relax.round", vector_math.round_half_even, transcendental=False)
     return legalizers | {
+        "relax.reshape": _reshape,
         "relax.nn.softmax": _softmax,
         "relax.nn.layer_norm": _layer_norm,
         "relax.nn.attention": _attention,
@@ -52,6 +54,24 @@ def _elementwise(name: str, function: Callable[[tirx.Expr], tirx.Expr], transcen
         return bb.call_te(compute, call.args[0], primfunc_name_hint=name.rpartition(".")[2])
 
     return legalize
+
+
+def _split_last_axis(width: int) -> Callable[[te.Tensor], te.Tensor]:
+    def compute(x: te.Tensor) -> te.Tensor:
+        rows, columns = x.shape
+        shape = (rows, columns // width, width)
+        return te.compute(shape, lambda row, head, i: x(row, head * width + i), name="reshape")
+
+    return compute
+
+
+def _reshape(bb: relax.BlockBuilder, call: tvm.ir.Call) -> relax.Expr:
+    """[seq, heads * dim] to heads without a division: FuseOps fuses it then, and alone it still is a view."""
+    old, new = list(call.args[0].ty.shape), list(call.ty.shape)
+    static = all(isinstance(extent, tirx.IntImm) for extent in (*old[1:], *new[1:]))
+    if (len(old), len(new)) != (2, 3) or not static or not structural_equal(old[0], new[0]):
+        return _stock("relax.reshape", bb, call)
+    return bb.call_te(_split_last_axis(int(new[2])), call.args[0], primfunc_name_hint="reshape")
 
 
 def _softmax_over_last_axis(x: te.Tensor) -> te.Tensor:

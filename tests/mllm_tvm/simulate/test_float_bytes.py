@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from math import prod
 from pathlib import Path
@@ -21,12 +22,16 @@ from tests.mllm_tvm.simulate.compiled_models import LAYERS, MODELS, placed_modul
 
 
 def row(value: relax.Expr) -> tuple[int, int]:
-    """A row of what is computed for tokens: elements of its largest part, all bytes; none of a parameter."""
+    """A row of what is computed for tokens: its elements and bytes; none of a parameter.
+
+    Parts of one dtype (queries, keys) are different elements, those of two (integers, residual) the same.
+    """
     fields = value.ty.fields if isinstance(value.ty, ir.TupleType) else [value.ty]
-    shapes = [(list(field.shape.values), np.dtype(str(field.dtype)).itemsize) for field in fields]
-    rows = [(shape, size) for shape, size in shapes if shape and not isinstance(shape[0], tirx.IntImm)]
-    counts = [prod(int(extent) for extent in shape[1:]) for shape, _ in rows]
-    return max(counts, default=0), sum(count * size for count, (_, size) in zip(counts, rows, strict=True))
+    counts: Counter[np.dtype] = Counter()
+    for field in fields:
+        if field.shape.values and not isinstance(field.shape.values[0], tirx.IntImm):
+            counts[np.dtype(str(field.dtype))] += prod(int(extent) for extent in field.shape.values[1:])
+    return max(counts.values(), default=0), sum(n * dtype.itemsize for dtype, n in counts.items())
 
 
 def kernel_bytes(call: relax.Call, output: relax.Var) -> float:

@@ -159,36 +159,6 @@ def test_lowering_leaves_no_op_and_no_plain_function(mod: tvm.IRModule) -> None:
     assert [name for name in plain if not name.startswith(("reshape", "expand_dims"))] == []
 
 
-def kernels_called(functions: dict[str, Function], name: str) -> int:
-    return lower(module(functions), cpu_target())[name].script().count("R.call_tir(")
-
-
-def test_elementwise_results_share_a_kernel() -> None:
-    assert kernels_called(FUNCTIONS, "quantize") == 1
-    norm = Function(
-        (X, ((64,), FLOAT)), lambda d, x, g: quantize(d, op.nn.rms_norm(x, g, axes=[-1], epsilon=1e-5))
-    )
-    assert kernels_called({"norm": norm}, "norm") == 1
-    both = Function((X, (("seq", 96), FLOAT)), lambda d, x, y: (*quantize(d, x), *quantize(d, y)))
-    assert kernels_called({"both": both}, "both") == 2  # one of each shape
-
-
-def test_results_that_are_views_or_used_again_are_not_copied() -> None:
-    views = Function((X, X), lambda _, x, y: (op.expand_dims(x, 1), op.expand_dims(y, 1)))
-    lowered = lower(module({"views": views}), cpu_target())
-    assert not any(g.name_hint.startswith("fused") for g in lowered.get_global_vars())
-    # The sum is a result and an operand: a kernel of its own, and one for the norm of it.
-    chain = Function((X, X, ((64,), FLOAT)), norm_of_sum)
-    assert kernels_called({"chain": chain}, "chain") == 2
-
-
-def norm_of_sum(
-    _dims: dict[str, tirx.Var], x: relax.Expr, y: relax.Expr, weight: relax.Expr
-) -> tuple[relax.Expr, ...]:
-    total = op.add(x, y)
-    return total, op.nn.rms_norm(total, weight, axes=[-1], epsilon=1e-5)
-
-
 def test_equal_kernels_are_shared() -> None:
     functions = {f"f{i}": FUNCTIONS[name] for i, name in enumerate(["quantize", "float_linear"] * 3)}
     one = lower(module(dict(list(functions.items())[:2])), cpu_target())
