@@ -16,6 +16,7 @@ from targets.glu import GROUP, SEGMENTS, SHIFTS, depth_shift
 from targets.hexagon.glu import GluBuffers, TwoBytes, emit_glu, share_rows
 from targets.hexagon.intrin import DotUnit
 from targets.hexagon.linear import choose_unit, emit_linear
+from targets.hexagon.outliers import emit_sparse
 from targets.hexagon.tiling import COLUMNS, Tiling, check_address_space
 from targets.outliers import emit_outliers
 
@@ -67,16 +68,21 @@ def mlp_w8a8(
         T.func_name(name)
         T.func_attr({"global_symbol": name, "tirx.noalias": True, "tirx.is_scheduled": True})
         a = _Arguments.of(shape, 4 * units[0].lanes)
-        _emit_linear(a.x, a.gate_up, a.sums, units[0], contexts)
+        _emit_linear(a.x, a.gate_up, a.sums, units[0], hvx, contexts)
         emit_glu(a.sums, a.parameters, a.h, depth_shift(shape.k), hvx, contexts)
-        _emit_linear(a.h, a.down, a.y, units[1], contexts)
+        _emit_linear(a.h, a.down, a.y, units[1], hvx, contexts)
     return builder.get()
 
 
-def _emit_linear(x: TwoBytes, w: tirx.Buffer, y: tirx.Buffer, unit: DotUnit, contexts: int) -> None:
+def _emit_linear(
+    x: TwoBytes, w: tirx.Buffer, y: tirx.Buffer, unit: DotUnit, hvx: bool, contexts: int
+) -> None:
     emit_linear(x.low, w, y, unit, contexts)
     with share_rows(int(y.shape[0]), contexts) as rows:
-        emit_outliers(x.high, w, y, rows, unit.lanes, unit.dot)
+        if hvx:
+            emit_sparse(x.high, w, y, rows)
+        else:
+            emit_outliers(x.high, w, y, rows, unit.lanes, unit.dot)
 
 
 class _Arguments(NamedTuple):
