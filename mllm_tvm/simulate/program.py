@@ -25,7 +25,8 @@ _DEQUANTIZE = (8, 8)
 _ROTARY = (0, 8)  # in one pass it is part of the dequantization
 _ANGLES = 8  # cosine and sine of a head's channel, for each kernel of the compiler's that reads them
 _QUANTIZE = (5, 9)  # scale, round, clip and cast 5; find outliers 4
-_ADD_NORM_QUANTIZE = (17, 41)  # dequantize 8, add 12, norm 12, quantize 9
+# In one pass integers 4, the residual stream 8, quantized 1; else dequantize 8, add 12, norm 12, quantize 9.
+_ADD_NORM_QUANTIZE = (13, 41)
 _GATE = (9, 45)  # dequantize two 16, activation 8, product 12, quantize 9
 _ACTIVATION = (5, 25)  # dequantize 8, activation 8, quantize 9
 
@@ -84,7 +85,7 @@ class _Builder:
 
     def add_head(self) -> None:
         m = self._model
-        work = Work(weights=m.head_weights, float_bytes=17 * m.hidden)
+        work = Work(weights=m.head_weights, float_bytes=_ADD_NORM_QUANTIZE[0] * m.hidden)
         self.ops.append(Op(f"{m.layers}.head", m.layers, "cpu", work, self._stream, head=True))
 
     def _parallel(self, layer: int, norm: tuple[str, ...]) -> tuple[str, ...]:

@@ -13,6 +13,9 @@ from targets.cpu.attention import attention
 from targets.cpu.errors import LoweringError
 from targets.cpu.kernel import TRANSCENDENTAL
 
+# FuseOps' number.
+_INJECTIVE = 2
+
 Legalizer = Callable[[relax.BlockBuilder, tvm.ir.Call], relax.Expr]
 
 
@@ -34,6 +37,7 @@ def legalize_map() -> dict[str, Legalizer]:
     return legalizers | {
         "relax.reshape": _reshape,
         "relax.nn.softmax": _softmax,
+        "relax.nn.rms_norm": _rms_norm,
         "relax.nn.layer_norm": _layer_norm,
         "relax.nn.attention": _attention,
     }
@@ -92,6 +96,38 @@ def _softmax(bb: relax.BlockBuilder, call: tvm.ir.Call) -> relax.Expr:
     return bb.call_te(_softmax_over_last_axis, call.args[0], primfunc_name_hint="softmax")
 
 
+def _rms_norm_over_last_axis(eps: float) -> Callable[..., te.Tensor]:
+    def compute(x: te.Tensor, weight: te.Tensor) -> te.Tensor:
+        rows, width = x.shape[:-1], x.shape[-1]
+        k = te.reduce_axis((0, width), "k")
+        squares = te.compute(rows, lambda *i: te.sum(x(*i, k) * x(*i, k), axis=k))
+        mean = tirx.const(int(width), "float32")
+        scale = te.compute(rows, lambda *i: te.rsqrt(squares(*i) / mean + tirx.const(eps, "float32")))
+        return te.compute(x.shape, lambda *i: scale(*i[:-1]) * x(*i) * weight(i[-1]))
+
+    return compute
+
+
+def _rms_norm(bb: relax.BlockBuilder, call: tvm.ir.Call) -> relax.Expr:
+    if not _is_over_last_axis(call):
+        return _stock("relax.nn.rms_norm", bb, call)
+    return _norm(bb, _rms_norm_over_last_axis(float(call.attrs.epsilon)), call, "rms_norm")
+
+
+def _is_over_last_axis(call: tvm.ir.Call) -> bool:
+    ty = call.args[0].ty
+    axes = [int(axis) % ty.ndim for axis in call.attrs.axes]
+    return ty.dtype == "float32" and axes == [ty.ndim - 1] and isinstance(ty.shape[-1], tirx.IntImm)
+
+
+def _norm(
+    bb: relax.BlockBuilder, compute: Callable[..., te.Tensor], call: tvm.ir.Call, name: str
+) -> relax.Expr:
+    """A norm as FuseOps is to see it: it fuses nothing before a reduction, but one kernel goes row by row."""
+    attrs = {"op_pattern": _INJECTIVE}
+    return bb.call_te(compute, *call.args, primfunc_name_hint=name, primfunc_attrs=attrs)
+
+
 def _layer_norm_over_last_axis(eps: float) -> Callable[..., te.Tensor]:
     def compute(x: te.Tensor, weight: te.Tensor, bias: te.Tensor) -> te.Tensor:
         rows, width = x.shape[:-1], x.shape[-1]
@@ -108,12 +144,9 @@ def _layer_norm_over_last_axis(eps: float) -> Callable[..., te.Tensor]:
 
 
 def _layer_norm(bb: relax.BlockBuilder, call: tvm.ir.Call) -> relax.Expr:
-    ty, attrs = call.args[0].ty, call.attrs
-    plain = attrs.center and attrs.scale and isinstance(ty.shape[-1], tirx.IntImm)
-    if ty.dtype != "float32" or [int(a) % ty.ndim for a in attrs.axes] != [ty.ndim - 1] or not plain:
+    if not _is_over_last_axis(call) or not (call.attrs.center and call.attrs.scale):
         return _stock("relax.nn.layer_norm", bb, call)
-    compute = _layer_norm_over_last_axis(float(attrs.epsilon))
-    return bb.call_te(compute, *call.args, primfunc_name_hint="layer_norm")
+    return _norm(bb, _layer_norm_over_last_axis(float(call.attrs.epsilon)), call, "layer_norm")
 
 
 def _attention(bb: relax.BlockBuilder, call: tvm.ir.Call) -> relax.Expr:

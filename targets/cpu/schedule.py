@@ -145,11 +145,14 @@ def _is_transcendental(block: s_tir.SBlock) -> bool:
 
 
 def _worth_inlining(sch: Schedule, block: SBlockRV) -> bool:
-    """Not a reduction, nor one value a row that inlining would compute for each element."""
+    """Not a reduction, nor one value a row that inlining would compute for each element, nor what a reduction
+    and its followers need: a row of it stays in the cache between them."""
     stmt = sch.get(block)
+    consumers = [sch.get(consumer) for consumer in sch.get_consumers(block)]
     follows_reduction = any(not _is_spatial(sch.get(producer)) for producer in sch.get_producers(block))
-    is_broadcast = any(len(sch.get(c).iter_vars) > len(stmt.iter_vars) for c in sch.get_consumers(block))
-    return _is_spatial(stmt) and not (follows_reduction and is_broadcast)
+    is_broadcast = any(len(consumer.iter_vars) > len(stmt.iter_vars) for consumer in consumers)
+    is_kept = len(consumers) > 1 and not all(_is_spatial(consumer) for consumer in consumers)
+    return _is_spatial(stmt) and not (follows_reduction and is_broadcast) and not is_kept
 
 
 def _schedule_block(sch: Schedule, block: SBlockRV, lanes: int) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 from tvm import relax, tirx
 from tvm.relax import op
@@ -9,7 +11,7 @@ from tvm.relax import op
 from targets.cpu.build import lower
 from targets.cpu.target import cpu_target
 from tests.targets.cpu.helpers import Function, module, run, vectorized_loops, virtual_machine
-from tests.targets.cpu.test_build import FLOAT, FUNCTIONS, X, quantize, shape
+from tests.targets.cpu.test_build import FLOAT, FUNCTIONS, SCALE, X, quantize, shape
 
 
 def kernels_called(functions: dict[str, Function], name: str) -> int:
@@ -30,16 +32,38 @@ def test_results_that_are_views_or_used_again_are_not_copied() -> None:
     views = Function((X, X), lambda _, x, y: (op.expand_dims(x, 1), op.expand_dims(y, 1)))
     lowered = lower(module({"views": views}), cpu_target())
     assert not any(g.name_hint.startswith("fused") for g in lowered.get_global_vars())
-    # The sum is a result and an operand: a kernel of its own, and one for the norm of it.
-    chain = Function((X, X, ((64,), FLOAT)), norm_of_sum)
-    assert kernels_called({"chain": chain}, "chain") == 2
+    # The sum is a result and an operand of a kernel that is not to be fused: one of its own.
+    split = Function(
+        (X, X, ((64, 8), FLOAT)), lambda _, x, y, w: (op.add(x, y), op.matmul(op.add(x, y), w), op.exp(x))
+    )
+    lowered = lower(module({"split": split}), cpu_target())
+    assert kernels_called({"split": split}, "split") == 3
+    assert not any("join" in g.name_hint for g in lowered.get_global_vars())
 
 
 def norm_of_sum(
-    _dims: dict[str, tirx.Var], x: relax.Expr, y: relax.Expr, weight: relax.Expr
+    dims: dict[str, tirx.Var], x: relax.Expr, y: relax.Expr, weight: relax.Expr
 ) -> tuple[relax.Expr, ...]:
     total = op.add(x, y)
-    return total, op.nn.rms_norm(total, weight, axes=[-1], epsilon=1e-5)
+    return total, *quantize(dims, op.nn.rms_norm(total, weight, axes=[-1], epsilon=1e-5))
+
+
+def test_the_residual_stream_is_a_result_of_its_norm() -> None:
+    functions = {"norm": Function((X, X, ((64,), FLOAT)), norm_of_sum)}
+    lowered = lower(module(functions), cpu_target())
+    (kernel,) = [func for _, func in lowered.functions_items() if isinstance(func, tirx.PrimFunc)]
+    assert "T.parallel(seq)" in kernel.script()
+    assert len(re.findall(r"= a0\[.* \+ a1\[", kernel.script())) == 1  # added once
+    x, y = np.random.default_rng(4).standard_normal((2, 5, 64), np.float32)
+    weight = np.linspace(0.5, 1.5, 64, dtype=np.float32)
+    vm = virtual_machine(module(functions))
+    stream, integers, residual = whole = run(vm, "norm", x, y, weight)
+    np.testing.assert_array_equal(stream, x + y)
+    normed = stream / np.sqrt(np.square(stream).mean(axis=1, keepdims=True) + 1e-5) * weight
+    np.testing.assert_allclose((integers + residual) * SCALE, normed, atol=0.51 * SCALE)
+    rows = [run(vm, "norm", x[i : i + 1], y[i : i + 1], weight) for i in range(5)]
+    for parts, expected in zip(zip(*rows, strict=True), whole, strict=True):
+        np.testing.assert_array_equal(np.concatenate(parts), expected)
 
 
 def rotary(
