@@ -14,7 +14,7 @@ from tvm.script import tirx as T  # noqa: N812
 
 from targets.cpu import vector_math
 from targets.cpu.attention_layout import BLOCK, FLOOR, MASKED, SUMS, Operands
-from targets.cpu.kernel import RegisterSum, column_panels, register_sums, vector
+from targets.cpu.kernel import CACHE_LINE, RegisterSum, column_panels, prefetch, register_sums, vector
 from targets.cpu.transpose import LANES, transpose
 
 # Sums of a tile in registers: this many vectors of 16.
@@ -125,6 +125,7 @@ class _Tile:
             with vector(lanes) as c:
                 acc.store(T.float32(0), c)
         with T.serial(T.int64(self.op.layout.head_dim)) as e:
+            self._read_ahead(self.op.k, begin, j // count * self.op.layout.head_dim + e)
             for acc in sums:
                 with vector(lanes) as c:
                     key = scratch.keys[j + acc.index, e]
@@ -136,6 +137,15 @@ class _Tile:
                 T.buffer_store(scratch.weights, score, [key, c])
             with vector(lanes) as c:
                 T.buffer_store(top, T.max(top[c], scratch.weights[key, c]), [c])
+
+    def _read_ahead(self, source: tirx.Var, begin: tirx.Expr, line: tirx.Expr) -> None:
+        """Ask memory for a cache line of the next head's block, which lies where the hardware does not look.
+
+        Only with few rows: more of them compute for longer than a block takes to arrive.
+        """
+        lines = self.op.layout.head_dim // CACHE_LINE
+        if self.scratch.lanes == LANES and lines:
+            prefetch(source, T.int64(0), begin + line // lines, self.head + 1, line % lines * CACHE_LINE)
 
     def _sees(self, lane: tirx.Expr, key: tirx.Expr) -> tirx.Expr:
         return self.op.visible(T.Cast("int32", key), self.scratch.seen[self.at, lane])
@@ -169,6 +179,7 @@ class _Tile:
                 acc.store(results[at, start + acc.index, c] * decay[c], c)
         all_see = T.bind(T.max(T.min(self.op.seen(self.first) - begin, T.int64(BLOCK)), T.int64(0)))
         with T.serial(all_see) as j:
+            self._read_ahead(self.op.v, begin, start * BLOCK // LANES + j)
             self._add_values(sums, j, start, lambda _, total, __: total)
         # A weight of 0 is not enough: 0 times an infinite value that a row must not see is not 0.
         with T.serial(all_see, keys) as j:
@@ -194,14 +205,27 @@ class _Tile:
 
     def finish(self) -> None:
         """Divide by the sums, from the first partial sum to the last, and store the rows that exist."""
-        at, group = self.at, self.op.layout.group
+        at, D, lanes = self.at, self.op.layout.head_dim, self.scratch.lanes
         sums, results = self.scratch.sums, self.scratch.results
-        with T.serial(T.int64(1), T.int64(SUMS)) as i, vector(self.scratch.lanes) as c:
+        with T.serial(T.int64(1), T.int64(SUMS)) as i, vector(lanes) as c:
             T.buffer_store(sums, sums[at, 0, c] + sums[at, i, c], [at, 0, c])
-        with T.grid(self.last - self.first + 1, T.int64(self.op.layout.head_dim)) as (lane, e):
-            row = self.first + lane
-            place = [0, row // group, self.head * group + row % group, e]
-            T.buffer_store(self.op.out, results[at, e, lane] / sums[at, 0, lane], place)
+        with T.serial(T.int64(D)) as e, vector(lanes) as c:
+            T.buffer_store(results, results[at, e, c] / sums[at, 0, c], [at, e, c])
+        with T.grid(T.int64(lanes // LANES), T.int64(D // LANES)) as (part, panel):
+            transpose(
+                lambda e: results[at, panel * LANES + e, T.ramp(part * LANES, 1, LANES)],
+                lambda i, row: self._store(part * LANES + i, T.ramp(panel * LANES, 1, LANES), row),
+            )
+        with T.grid(T.int64(lanes), T.int64(D % LANES)) as (lane, rest):
+            e = D // LANES * LANES + rest
+            self._store(lane, e, results[at, e, lane])
+
+    def _store(self, lane: tirx.Expr, e: tirx.Expr, value: tirx.Expr) -> None:
+        """Channels ``e`` of the result of the row in a lane, if there is one."""
+        row, group = T.bind(self.first + lane), self.op.layout.group
+        with T.If(row <= self.last), T.Then():
+            place = [T.int64(0), row // group, self.head * group + row % group, e]
+            T.buffer_store(self.op.out, value, place)
 
 
 def _load_block(scratch: _Scratch, op: Operands, head: tirx.Expr, begin: tirx.Expr, count: tirx.Expr) -> None:

@@ -78,7 +78,7 @@ def vector(lanes: int) -> AbstractContextManager[tirx.Var]:
 
 
 def prefetch(buffer: tirx.Var, *index: tirx.Expr) -> None:
-    """Emit a request for an element's cache line in the second-level cache; it may lie out of bounds."""
+    """Emit a request for an element's cache line; it may lie out of bounds."""
     address = T.address_of(buffer[index])
-    # For reading, into all caches but the first, data.
-    T.evaluate(T.call_llvm_intrin("void", "llvm.prefetch", address, T.int32(0), T.int32(2), T.int32(1)))
+    # For reading, into all caches, data.
+    T.evaluate(T.call_llvm_intrin("void", "llvm.prefetch", address, T.int32(0), T.int32(3), T.int32(1)))

@@ -17,7 +17,7 @@ _ROWS = 8
 # Rows of a panel that stay in the first-level cache while all rows of x go over them.
 _DEPTH = 256
 # How many rows of a panel the first tile reads ahead: memory takes longer than the hardware looks ahead.
-_AHEAD = 48
+_AHEAD = 24
 # Panels and rows of them that a single row goes over at a time: several sums hide the latency of one.
 _SINGLE_PANELS = 4
 _SINGLE_DEPTH = 64
