@@ -1,8 +1,8 @@
 """CPU kernels beside PyTorch's and ONNX Runtime's, in one run: ``python -m tests.benchmarks.cpu_kernels``.
 
-Each round times a few calls of every implementation in turn, so that what else the machine does hits all of
-them; the best call counts. Before its turn each waits until the threads of the one before, which spin for a
-while in the hope of more work, have left the processors. With one thread it is the CPU time of this process,
+In each round every implementation is called for a while in turn, so that what else the machine does hits all
+of them; the best call counts. Before its turn each waits until the threads of the one before, which spin for
+a while in the hope of more work, have left the processors. With one thread it is the CPU time of this process,
 which other processes disturb less than the wall's. ``ratio`` is the best peer's time over ours: above 1 ours
 is faster. Needs onnxruntime besides the project's test extra; without it that column is empty.
 """
@@ -31,8 +31,8 @@ from tests.targets.cpu.helpers import Function, module, virtual_machine
 
 Run = Callable[[], object]
 
-# Calls of one turn: the first wakes the threads and fills the caches.
-_CALLS = 5
+# A turn's calls last so long: the first ones wake the threads, the clock and the caches.
+_TURN_S = 0.05
 # Longer than any of the thread pools spins.
 _SETTLE_S = 0.05
 
@@ -239,17 +239,22 @@ def measure(case: Case, threads: int, rounds: int) -> dict[str, object]:
     for _ in range(rounds):
         for name, run in runs.items():
             time.sleep(_SETTLE_S)
-            best[name] = min(best[name], *(_microseconds(run, clock) for _ in range(_CALLS)))
+            best[name] = min(best[name], _turn(run, clock))
     peers = [value for name, value in best.items() if name != "ours"]
     ratio = round(min(peers) / best["ours"], 3) if peers else None
     times = {name: round(value, 1) for name, value in best.items()}
     return {"kernel": case.name, "threads": threads, "us": times, "ratio": ratio}
 
 
-def _microseconds(run: Run, clock: Callable[[], float]) -> float:
-    begin = clock()
-    run()
-    return (clock() - begin) * 1e6
+def _turn(run: Run, clock: Callable[[], float]) -> float:
+    """Microseconds of the fastest call of a turn."""
+    end = time.perf_counter() + _TURN_S
+    best = float("inf")
+    while time.perf_counter() < end:
+        begin = clock()
+        run()
+        best = min(best, (clock() - begin) * 1e6)
+    return best
 
 
 def main() -> None:
@@ -257,7 +262,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, default=2048, metavar="N", help="hidden size (2048)")
     parser.add_argument(
-        "--rounds", type=int, default=12, metavar="N", help="turns of five calls of each (12)"
+        "--rounds", type=int, default=12, metavar="N", help="turns of each (12)"
     )
     parser.add_argument("--only", default="", metavar="TEXT", help="cases whose name contains this")
     parser.add_argument("--threads", type=int, nargs="*", default=[1, 2], metavar="N", help="1 2")
