@@ -2,9 +2,9 @@
 
 In each round every implementation is called for a while in turn, so that what else the machine does hits all
 of them; the best call counts. Before its turn each waits until the threads of the one before, which spin for
-a while in the hope of more work, have left the processors. With one thread it is the CPU time of this process,
-which other processes disturb less than the wall's. ``ratio`` is the best peer's time over ours: above 1 ours
-is faster. Needs onnxruntime besides the project's test extra; without it that column is empty.
+a while in the hope of more work, have left the processors. With one thread it is the CPU time of this
+process, which other processes disturb less than the wall's. ``ratio`` is the best peer's time over ours:
+above 1 ours is faster. Needs onnxruntime besides the project's test extra; without it that column is empty.
 """
 
 from __future__ import annotations
@@ -261,9 +261,7 @@ def main() -> None:
     """Measure all cases with one thread and with two."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, default=2048, metavar="N", help="hidden size (2048)")
-    parser.add_argument(
-        "--rounds", type=int, default=12, metavar="N", help="turns of each (12)"
-    )
+    parser.add_argument("--rounds", type=int, default=12, metavar="N", help="turns of each (12)")
     parser.add_argument("--only", default="", metavar="TEXT", help="cases whose name contains this")
     parser.add_argument("--threads", type=int, nargs="*", default=[1, 2], metavar="N", help="1 2")
     parser.add_argument("--json", action="store_true", help="print one JSON object for each case")
