@@ -3,6 +3,7 @@
 A 16-bit activation is ``low + 256 * high`` with ``low`` in -128 to 127, so ``high`` is zero for whatever int8
 holds. ``x @ W = low @ W + (high @ W) * 256``: the first product is the dense kernel's, the second is computed
 for the non-zero words (four neighbouring channels of a row) of ``high`` alone, with the same packed weights.
+This is the product for CPUs; `targets.hexagon.outliers` has that for HVX.
 """
 
 from __future__ import annotations

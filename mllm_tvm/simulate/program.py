@@ -32,8 +32,8 @@ _ACTIVATION = (5, 25)  # dequantize 8, activation 8, quantize 9
 
 # Packets of the integer MLP's kernel beside its linears, counted on the simulated device (docs/kernels.md).
 _GLU_PACKETS = 0.47  # a channel between the linears
-_SCAN_PACKETS = 0.2  # an upper byte
-_WORD_PACKETS = 3 / 32  # an output of a word of four upper bytes that is not zero
+_SCAN_PACKETS = 0.03  # an upper byte
+_WORD_PACKETS = 1.4 / 32  # an output of a word of four upper bytes that is not zero
 
 
 def chunk_program(model: ModelShape, configuration: Configuration) -> tuple[Op, ...]:

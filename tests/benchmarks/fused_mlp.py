@@ -3,8 +3,9 @@
     python -m tests.benchmarks.fused_mlp [MxKxCHANNELSxN ...] [--outliers 0,0.005,0.02] [--json]
 
 The linears are the same kernels, called one by one. ``extra`` is what the fused kernel takes more: the
-integer activation, the scans for outliers and their products; ``returning_bytes`` is what would cross to the
-CPU and back instead: the sums, and the int8 values. Every result is compared bit for bit.
+integer activation, the scans for outliers and their products; ``per_word`` is the packets of a word of
+outliers (four channels of a row) for 32 outputs, against inputs of zeros; ``returning_bytes`` is what would
+cross to the CPU and back instead: the sums, and the int8 values. Every result is compared bit for bit.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import tvm
 
 from targets.glu import activation_table, glu_format, glu_reference
 from targets.hexagon.codegen import build_object
@@ -50,11 +52,18 @@ class Case:
         self.format = glu_format(k, scale, scale, np.float64(step))
         self.h = glu_reference(self.sums, k, self.format, self.table)
         self.y = _product(self.h, self.down)
+        self.word_products = _words(self.x) * len(self.gate_up) + _words(self.h) * len(self.down)
 
 
 def _product(x: np.ndarray, packed: np.ndarray) -> np.ndarray:
     low, high = split_bytes(x)
     return linear_w8a8_reference(low, packed) + 256 * linear_w8a8_reference(high, packed)
+
+
+def _words(x: np.ndarray) -> int:
+    """Words of upper bytes that are not zero."""
+    _, high = split_bytes(x)
+    return int(np.count_nonzero(np.ascontiguousarray(high).view(np.int32)))
 
 
 def measure(session: DeviceSession, name: str, case: Case) -> dict[str, object]:
@@ -65,7 +74,13 @@ def measure(session: DeviceSession, name: str, case: Case) -> dict[str, object]:
     x, h = ([session.upload(half) for half in split_bytes(v)] for v in (case.x, case.h))
     sums, y = session.empty(case.sums.shape, "int32"), session.empty((m, n), "int32")
     scratch = [session.empty((m, channels), "int8") for _ in range(2)]
-    fused = session.call(f"{name}_mlp", *x, weights[0], *parameters, weights[1], sums, *scratch, y).packets
+
+    def run(low: tvm.runtime.Tensor, high: tvm.runtime.Tensor) -> int:
+        outputs = (sums, *scratch, y)
+        return session.call(f"{name}_mlp", low, high, weights[0], *parameters, weights[1], *outputs).packets
+
+    zeros = session.upload(np.zeros(case.x.shape, np.int8))
+    plain, fused = run(zeros, zeros), run(*x)
     exact = np.array_equal(session.download(y, np.empty((m, n), np.int32)), case.y)
     linears = session.call(f"{name}_0", x[0], weights[0], sums).packets
     linears += session.call(f"{name}_1", h[0], weights[1], y).packets
@@ -77,6 +92,7 @@ def measure(session: DeviceSession, name: str, case: Case) -> dict[str, object]:
         "fused": fused,
         "extra": round(fused / linears - 1, 4),
         "extra_per_channel": round((fused - linears) / (m * channels), 3),
+        "per_word": round((fused - plain) / case.word_products, 3) if case.word_products else 0.0,
         "returning_bytes": m * channels * 9,
         "exact": exact,
     }
