@@ -87,10 +87,10 @@ class _Words:
         _set(lanes, _get(bits))
         for start, count, size in split_evenly(used // 2, _PAIRS):
             with T.serial(0, count) as i:
-                pairs = [T.bind(start + i * size + p) for p in range(size)]
-                with T.If(_any([_pair(lanes, pair) for pair in pairs])), T.Then():
-                    for pair in pairs:
-                        self._append_marked(row, first, pair, _pair(lanes, pair), used)
+                pair = T.bind(start + i * size)
+                found = _any([_pair(lanes, pair + p) for p in range(size)])
+                with T.If(found), T.Then(), T.serial(pair, pair + size) as p:
+                    self._append_marked(row, first, p, _pair(lanes, p), used)
 
     def _mark(self, row: Expr, first: int, vectors: int) -> tirx.Buffer:
         """Bit i of a lane says whether its word of vector ``first + i`` is not zero."""
