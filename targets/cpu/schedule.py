@@ -17,6 +17,7 @@ from tvm.s_tir.schedule import LoopRV, SBlockRV, Schedule, ScheduleError
 from tvm.tirx.buffer import BufferType
 
 from targets.cpu.kernel import IS_SCHEDULED, TRANSCENDENTAL
+from targets.cpu.loops import blocks, is_spatial, merge_results, merge_rows, parallelize_rows, shrink_buffers
 
 logger = logging.getLogger(__name__)
 
@@ -42,22 +43,15 @@ def schedule_primfunc(func: tirx.PrimFunc, name: str) -> tirx.PrimFunc:
     sch = Schedule(func, error_render_level="none")
     lanes = _common_lanes(sch, func)
     _inline_producers(sch)
-    for block in _blocks(sch):
+    for block in blocks(sch):
         if not _schedule_block(sch, block, lanes):
             logger.warning("no vectorizing schedule for block %s of %s", sch.get(block).name_hint, name)
-    is_row_by_row = _merge_rows(sch)
+    merge_results(sch)
+    is_row_by_row = merge_rows(sch)
     scheduled = sch.mod["main"]
     if is_row_by_row:
-        scheduled = _parallelize_rows(_shrink_buffers(sch.mod)["main"])
+        scheduled = parallelize_rows(shrink_buffers(sch.mod)["main"])
     return scheduled.with_attr(IS_SCHEDULED, True)
-
-
-def _blocks(sch: Schedule) -> list[SBlockRV]:
-    return list(sch.get_child_blocks(sch.get_sblock("root")))
-
-
-def _is_spatial(block: s_tir.SBlock) -> bool:
-    return all(iv.iter_type == tirx.IterVar.DataPar for iv in block.iter_vars)
 
 
 def _common_lanes(sch: Schedule, func: tirx.PrimFunc) -> int:
@@ -72,8 +66,8 @@ def _common_lanes(sch: Schedule, func: tirx.PrimFunc) -> int:
 
 def _inline_producers(sch: Schedule) -> None:
     outputs = {sch.get(block).name_hint for block in sch.get_output_blocks(sch.get_sblock("root"))}
-    costly = {sch.get(block).name_hint for block in _blocks(sch) if _is_transcendental(sch.get(block))}
-    for block in _blocks(sch):
+    costly = {sch.get(block).name_hint for block in blocks(sch) if _is_transcendental(sch.get(block))}
+    for block in blocks(sch):
         name = sch.get(block).name_hint
         consumers = [sch.get(consumer).name_hint for consumer in sch.get_consumers(block)]
         is_repeated = name in costly and len(consumers) > 1
@@ -87,59 +81,6 @@ def _inline_producers(sch: Schedule) -> None:
             costly.update(consumers if name in costly else ())
 
 
-def _merge_rows(sch: Schedule) -> bool:
-    """One loop over the rows for all blocks: what one wrote of a row is in the cache for the next.
-
-    Returns whether there is one loop now, whose turns need nothing of each other.
-    """
-    blocks = _blocks(sch)
-    outer = [sch.get_loops(block)[:1] for block in blocks]
-    if not all(outer) or not all(_is_row_by_row(sch, sch.get(block)) for block in blocks):
-        return False
-    loops = {sch.get(loop).loop_var: loop for (loop,) in outer}
-    try:
-        if len(loops) > 1:
-            sch.merge(*loops.values())
-    except ScheduleError as error:
-        logger.debug("rows are not merged: %s", error)
-        return False
-    return True
-
-
-def _shrink_buffers(mod: tvm.IRModule) -> tvm.IRModule:
-    """Intermediates of a row are allocated in the loop over the rows, for one row."""
-    passes = [
-        s_tir.transform.LowerInitBlock(),
-        s_tir.transform.PlanAndUpdateBufferAllocationLocation(),
-        s_tir.transform.ConvertBlocksToOpaque(),
-        s_tir.transform.CompactBufferAllocation(),
-    ]
-    return tvm.transform.Sequential(passes)(mod)
-
-
-def _parallelize_rows(func: tirx.PrimFunc) -> tirx.PrimFunc:
-    """Share the turns of the one outermost loop among threads, if it is over the rows.
-
-    ``Schedule.parallel`` refuses it: it does not see that what is read was written in the same turn.
-    """
-    root = func.body.block
-    loop = root.body
-    if isinstance(loop.extent, tirx.IntImm):
-        return func
-    loop = tirx.For(loop.loop_var, loop.min, loop.extent, tirx.ForKind.PARALLEL, loop.body)
-    block = s_tir.SBlock(root.iter_vars, root.reads, root.writes, root.name_hint, loop)
-    return func.with_body(s_tir.SBlockRealize([], True, block))
-
-
-def _is_row_by_row(sch: Schedule, block: s_tir.SBlock) -> bool:
-    """Whether the block's one axis of symbolic extent is the first index of all intermediates it accesses."""
-    rows = [iv.var for iv in block.iter_vars if not isinstance(iv.dom.extent, tirx.IntImm)]
-    intermediates = list(sch.get(sch.get_sblock("root")).alloc_buffers)
-    accessed = [read for read in block.reads if any(read.source.same_as(var) for var in intermediates)]
-    first = [access.region[0] for access in (*accessed, *block.writes) if len(access.region)]
-    return len(rows) == 1 and all(axis.min.same_as(rows[0]) and int(axis.extent) == 1 for axis in first)
-
-
 def _is_transcendental(block: s_tir.SBlock) -> bool:
     return TRANSCENDENTAL in block.annotations
 
@@ -149,10 +90,10 @@ def _worth_inlining(sch: Schedule, block: SBlockRV) -> bool:
     and its followers need: a row of it stays in the cache between them."""
     stmt = sch.get(block)
     consumers = [sch.get(consumer) for consumer in sch.get_consumers(block)]
-    follows_reduction = any(not _is_spatial(sch.get(producer)) for producer in sch.get_producers(block))
+    follows_reduction = any(not is_spatial(sch.get(producer)) for producer in sch.get_producers(block))
     is_broadcast = any(len(consumer.iter_vars) > len(stmt.iter_vars) for consumer in consumers)
-    is_kept = len(consumers) > 1 and not all(_is_spatial(consumer) for consumer in consumers)
-    return _is_spatial(stmt) and not (follows_reduction and is_broadcast) and not is_kept
+    is_kept = len(consumers) > 1 and not all(is_spatial(consumer) for consumer in consumers)
+    return is_spatial(stmt) and not (follows_reduction and is_broadcast) and not is_kept
 
 
 def _schedule_block(sch: Schedule, block: SBlockRV, lanes: int) -> bool:
@@ -160,7 +101,7 @@ def _schedule_block(sch: Schedule, block: SBlockRV, lanes: int) -> bool:
     loops = sch.get_loops(block)
     if len(loops) != len(stmt.iter_vars):
         return False
-    if _is_spatial(stmt):
+    if is_spatial(stmt):
         if loops:
             _vectorize(sch, loops[-1], lanes)
         return True

@@ -53,6 +53,25 @@ def test_a_row_that_needs_another_waits_for_it() -> None:
     assert "T.parallel" not in func.script()
 
 
+def test_results_of_one_shape_share_a_loop_behind_what_they_need() -> None:
+    rows = te.var("rows", dtype="int64")
+    x = te.placeholder((rows, 64), name="x")
+    k = te.reduce_axis((0, 64), "k")
+    twice = te.compute((rows, 64), lambda i, j: x[i, j] * 2.0, name="twice")
+    total = te.compute((rows,), lambda i: te.sum(x[i, k], axis=k), name="total")
+    y = te.compute((rows, 64), lambda i, j: x[i, j] * total[i], name="y")
+    func = schedule_primfunc(te.create_prim_func([x, twice, y]), "results")
+    script = func.script()
+    assert row_loops(func) == 1
+    assert (
+        script.index('T.sblock("total")') < script.index('T.sblock("twice")') < script.index('T.sblock("y")')
+    )
+    assert "T.vectorized" not in script[script.index('T.sblock("twice")') :]
+    values = np.random.default_rng(0).standard_normal((5, 64), np.float32)
+    products = Kernel(func)(values, np.empty_like(values), out=np.empty_like(values))
+    np.testing.assert_allclose(products, values * values.sum(axis=1, keepdims=True), rtol=1e-5)
+
+
 def test_a_sum_over_the_rows_is_no_loop_for_threads() -> None:
     rows = te.var("rows", dtype="int64")
     x = te.placeholder((rows, 64), name="x")
