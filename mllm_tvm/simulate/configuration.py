@@ -86,7 +86,7 @@ CHUNKED = replace(SHADOW, name="chunk-sharing", pruned_share=1.0, grouped=True, 
 NAIVE = replace(CHUNKED, name="naive-npu", chunk_lengths=(), plain_shapes=True, builds_graph=True)
 OURS = Configuration(
     "ours",
-    (32, 64, 128, 256, 320, 384, 448, 576),
+    (32, 64, 96, 128, 256, 320, 384, 640),
     "ours",
     merges_on_cpu=True,
     merges_linears=True,

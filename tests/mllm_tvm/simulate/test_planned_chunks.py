@@ -53,4 +53,4 @@ def test_the_rule_is_nearly_as_good_as_simulating_every_cover(profile: str) -> N
                 chunks = plan_prompt(model, configuration, cost, tokens)
                 losses[name].append(seconds(model, cost, chunks) / best)
     assert geometric_mean(losses["rule"]) <= 1.02
-    assert geometric_mean(losses["NPU time alone"]) > 1.03
+    assert geometric_mean(losses["NPU time alone"]) > 1.02
