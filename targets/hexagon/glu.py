@@ -12,12 +12,13 @@ from tvm.script.ir_builder import tirx as T  # noqa: N812 (the name TVM uses eve
 
 from targets.glu import GROUP, SEGMENTS, emit_glu_element
 from targets.hexagon.intrin import constant
-from targets.outliers import LARGEST
 
 _WORDS = 32
 _VECTORS = GROUP // _WORDS
 # The groups of 16 segments that a table vector holds, as HVX numbers them: by the top half of the index byte.
-_TABLE_GROUPS = ((0, 1, 2, 3), (12, 13, 14, 15))
+_TABLE_GROUPS = ((0, 1, 2, 3), (4, 5, 6, 7))
+# How far the instructions that shift and narrow words shift at most.
+_MOST_SHIFT = 15
 
 
 class TwoBytes(NamedTuple):
@@ -89,6 +90,14 @@ class _Rows:
     def vectors(self, begin: Expr, end: Expr, channel: Expr) -> None:
         """128 channels of some rows."""
         constants = _Constants.load(self.parameters, channel, self.depth)
+        # Results are shifted by one less than positions, or by one (`targets.glu`).
+        with T.If(constants.position_shift <= _MOST_SHIFT):
+            with T.Then():
+                self._row_loop(begin, end, channel, constants)
+            with T.Else():
+                self._row_loop(begin, end, channel, constants._replace(far=True))
+
+    def _row_loop(self, begin: Expr, end: Expr, channel: Expr, constants: _Constants) -> None:
         with T.serial(begin, end) as row:
             gate, up = (_load(self.sums, row, channel + offset) for offset in (0, self.up_column))
             for buffer, values in zip(self.h, _group(gate, up, constants), strict=True):
@@ -109,6 +118,8 @@ class _Constants(NamedTuple):
     out_shift: Expr
     limit: Expr
     half: Expr
+    far: bool = False
+    """Words are shifted by more than one instruction shifts and narrows them."""
 
     @staticmethod
     def load(parameters: GluBuffers, channel: Expr, shift: int) -> _Constants:
@@ -146,26 +157,51 @@ def _group(gate: list[Expr], up: list[Expr], c: _Constants) -> tuple[Expr, Expr]
     u = [_fraction(_shifted(v, c.depth_shift), m) for v, m in zip(up, c.up, strict=True)]
     curve = _curve(g, c)
     products = [_product(*operands, c) for operands in zip(g, curve, u, strict=True)]
-    halfwords = [_pack("vpackwh.sat", *products[i : i + 2]) for i in (0, 2)]
-    limit, half = _halfwords(LARGEST), _halfwords(128)
-    h = [T.bind(_hvx("vminh", value, limit)) for value in halfwords]
-    return _pack("vpackeb", *h), _pack("vpackob", *(_hvx("vaddh", value, half) for value in h))
+    # 128 more, saturated: the upper byte is rounded, and the lower one lacks only its sign.
+    h = [T.bind(_hvx("vaddhsat", _narrow(pair, c), _halfwords(128))) for pair in _pairs(products)]
+    low = _hvx("vxor", _bytes("vpackeb", h), constant(-0x7F7F7F80, _WORDS))
+    return low, _bytes("vpackob", h)
+
+
+def _pairs(vectors: list[Expr]) -> tuple[tuple[Expr, Expr], tuple[Expr, Expr]]:
+    """Vectors that share one of halfwords: so paired, `_bytes` only has to separate even and odd ones."""
+    return (vectors[0], vectors[2]), (vectors[1], vectors[3])
+
+
+def _bytes(pack: str, h: list[Expr]) -> Expr:
+    """A byte of each halfword, in the order of the channels."""
+    return _hvx("vdealb", _hvx(pack, h[1], h[0]))
 
 
 def _halfwords(value: int) -> Expr:
     return constant(value << 16 | value, _WORDS)
 
 
+def _narrow(pair: tuple[Expr, Expr], c: _Constants) -> Expr:
+    """Results of 16 bits: those of the first vector in the lower halves of words."""
+    if not c.far:
+        return _hvx("vasrwhrndsat", pair[1], pair[0], c.out_shift)
+    half = T.broadcast(c.half, _WORDS)
+    shifted = [_hvx("vasrw", _hvx("vaddw", v, half), c.out_shift) for v in pair]
+    return _hvx("vsatwh", shifted[1], shifted[0])
+
+
+def _position(pair: tuple[Expr, Expr], c: _Constants) -> Expr:
+    """Twice the table position, as `_narrow`."""
+    if not c.far:
+        return T.bind(_hvx("vasrwhsat", pair[1], pair[0], c.position_shift))
+    shifted = [_hvx("vasrw", v, c.position_shift) for v in pair]
+    return T.bind(_hvx("vsatwh", shifted[1], shifted[0]))
+
+
 def _curve(g: list[Expr], c: _Constants) -> list[Expr]:
     """act(x) / x for 128 gates: four vectors with the value in the upper half of each word."""
-    shifted = [_hvx("vasrw", v, c.position_shift) for v in g]
-    one = tirx.const(1, "int32")
-    positions = [T.bind(_hvx("vasrh", _pack("vpackwh.sat", *shifted[i : i + 2]), one)) for i in (0, 2)]
-    index = T.bind(_hvx("vshuffob", positions[1], positions[0]))
+    positions = [_position(pair, c) for pair in _pairs(g)]
+    index = _hvx("vshuffob", positions[1], positions[0])
+    index = T.bind(_hvx("vavgub", index, constant(0, _WORDS)))
     start, rise = _look_up(index, c.start), _look_up(index, c.rise)
     values = [_interpolate(position, start, rise, i) for i, position in enumerate(positions)]
-    pairs = [T.bind(_hvx_pair("vshuffvdd", v, v, tirx.const(-2, "int32"))) for v in values]
-    return [_half(pair, i) for pair in pairs for i in (0, 1)]
+    return [*(T.bind(_hvx("vshufeh", v, v)) for v in values), *values]
 
 
 def _look_up(index: Expr, table: list[Expr]) -> Expr:
@@ -182,7 +218,7 @@ def _look_up(index: Expr, table: list[Expr]) -> Expr:
 
 
 def _interpolate(position: Expr, start: Expr, rise: Expr, half: int) -> Expr:
-    fraction = _hvx("vand", _hvx("vaslh", position, tirx.const(7, "int32")), constant(0x7F807F80, _WORDS))
+    fraction = _hvx("vand", _hvx("vaslh", position, tirx.const(6, "int32")), constant(0x7F807F80, _WORDS))
     return T.bind(_hvx("vaddh", _half(start, half), _hvx("vmpyhvsrs", _half(rise, half), fraction)))
 
 
@@ -190,8 +226,7 @@ def _product(g: Expr, curve: Expr, u: Expr, c: _Constants) -> Expr:
     activated = T.bind(_hvx("vmpyowh.rnd", g, curve))
     limit = T.broadcast(c.limit, _WORDS)
     clipped = _hvx("vmaxw", _hvx("vminw", u, limit), constant(0, _WORDS) - limit)
-    product = _fraction(activated, T.bind(_hvx("vaslw", clipped, c.up_shift)))
-    return T.bind(_hvx("vasrw", _hvx("vaddw", product, T.broadcast(c.half, _WORDS)), c.out_shift))
+    return _fraction(activated, T.bind(_hvx("vaslw", clipped, c.up_shift)))
 
 
 def _fraction(a: Expr, b: Expr) -> Expr:
@@ -203,10 +238,6 @@ def _shifted(v: Expr, shift: int) -> Expr:
     limit = (2**31 - 1) >> shift
     clipped = _hvx("vmaxw", _hvx("vminw", v, constant(limit, _WORDS)), constant(-limit, _WORDS))
     return T.bind(_hvx("vaslw", clipped, tirx.const(shift, "int32")))
-
-
-def _pack(name: str, first: Expr, second: Expr) -> Expr:
-    return _hvx(name, second, first)
 
 
 def _half(pair: Expr, half: int) -> Expr:

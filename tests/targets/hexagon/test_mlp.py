@@ -41,8 +41,8 @@ class Case:
         weights = [rng.integers(-128, 128, (k, channels), dtype=np.int8) for _ in range(2)]
         self.gate_up = np.concatenate([pack_weight(weight) for weight in weights])
         self.down = pack_weight(rng.integers(-128, 128, (channels, n), dtype=np.int8))
-        gate, up = rng.uniform(0.5, 1, (2, channels)) * 1e-4
-        self.format: GluFormat = glu_format(k, gate, up, np.float64(step))
+        self.gate_scale, self.up_scale = rng.uniform(0.5, 1, (2, channels)) * 1e-4
+        self.format: GluFormat = glu_format(k, self.gate_scale, self.up_scale, np.float64(step))
         self.table = activation_table("silu")
 
     def expected(self) -> np.ndarray:
@@ -104,6 +104,16 @@ def test_every_saturated_input_is_exact(session: DeviceSession) -> None:
         case.x[:] = value
         result, _ = case.run(session, "groups")
         assert np.array_equal(result, case.expected())
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_shifts_beyond_one_instruction_are_exact(session: DeviceSession, name: str) -> None:
+    case = Case(SHAPES[name][0])
+    case.format = glu_format(case.shape.k, case.gate_scale / 100, case.up_scale, np.float64(2e-3))
+    assert min(case.format.shifts[0], case.format.shifts[2]) > 15
+    result, _ = case.run(session, name)
+    assert np.array_equal(result, case.expected())
+    assert 0.01 <= case.outliers <= 0.9
 
 
 @pytest.mark.parametrize("session", [pytest.param("qemu", marks=needs_qemu)], indirect=True)
