@@ -31,7 +31,7 @@ _GATE = (9, 45)  # dequantize two 16, activation 8, product 12, quantize 9
 _ACTIVATION = (5, 25)  # dequantize 8, activation 8, quantize 9
 
 # Packets of the integer MLP's kernel beside its linears, counted on the simulated device (docs/kernels.md).
-_GLU_PACKETS = 0.47  # a channel between the linears
+_GLU_PACKETS = 0.40  # a channel between the linears
 _SCAN_PACKETS = 0.03  # an upper byte
 _WORD_PACKETS = 1.4 / 32  # an output of a word of four upper bytes that is not zero
 

@@ -136,9 +136,9 @@ def test_head_is_the_last_row() -> None:
 
 def test_packets_of_an_integer_mlp() -> None:
     """Those of docs/kernels.md for 16 rows of 2048 x 5504 x 2048, beside the linears, within a tenth."""
-    assert 16 * mlp_packets(2048, 5504, 2048) == pytest.approx(2_207_791 - 2_162_210, rel=0.1)
+    assert 16 * mlp_packets(2048, 5504, 2048) == pytest.approx(2_201_590 - 2_162_210, rel=0.1)
     sparse = 16 * 1.4 / 32 * (0.0034 * 2048 * 2 * 5504 + 0.0048 * 5504 * 2048)
-    measured = 2_300_646 - 2_162_210
+    measured = 2_294_616 - 2_162_210
     assert 16 * mlp_packets(2048, 5504, 2048) + sparse == pytest.approx(measured, rel=0.1)
     of_words = mlp_packets(64, 128, 32, outliers=2) - mlp_packets(64, 128, 32)
     assert of_words == pytest.approx(1.4 / 32 * (2 * 256 + 2 * 32))
