@@ -94,7 +94,7 @@ class _Lowerer(relax.PyExprMutator):
         if padded != k:
             x = self.builder_.emit(relax.op.nn.pad(x, [0, 0, 0, padded - k]))
         packed = packed_parameter(group)
-        blocks = [_blocks(member) for member in group]
+        blocks = [column_blocks(member) for member in group]
         self.packed.update({member: (packed, sum(blocks[:i])) for i, member in enumerate(group)})
         self.added.append(packed)
         out = relax.TensorType((x.ty.shape.values[0], sum(blocks) * N_LANES), "int32")
@@ -104,13 +104,14 @@ class _Lowerer(relax.PyExprMutator):
 def packed_parameter(group: Sequence[relax.Var]) -> relax.Var:
     """The parameter with the packed forms of int8 weights [K, N], joined along the output channels."""
     k = static_shape(group[0])[0]
-    blocks = sum(_blocks(member) for member in group)
+    blocks = sum(column_blocks(member) for member in group)
     name = JOIN.join(member.name for member in group) + PACKED
     shape = (blocks, round_up(k, K_LANES) // K_LANES, N_LANES, K_LANES)
     return relax.Var(name, relax.TensorType(shape, "uint8"))
 
 
-def _blocks(weight: relax.Var) -> int:
+def column_blocks(weight: relax.Var) -> int:
+    """Blocks of 32 columns that a weight [K, N] takes, the last one padded."""
     return round_up(static_shape(weight)[1], N_LANES) // N_LANES
 
 

@@ -11,7 +11,7 @@ import tvm
 from tvm import ir, relax
 
 from .graph import LINEAR_F32, bindings, kernel_call, op_name, operands, results, split_params, static_shape
-from .lower_linear import N_LANES, columns, round_up
+from .lower_linear import N_LANES, column_blocks, columns
 
 PANELS = ".panels"
 
@@ -69,7 +69,5 @@ def _is_linear(expr: relax.Expr) -> bool:
 
 
 def _panels(weight: relax.Var) -> relax.Var:
-    k, n = static_shape(weight)
-    return relax.Var(
-        weight.name + PANELS, relax.TensorType([round_up(n, N_LANES) // N_LANES, k, N_LANES], "float32")
-    )
+    shape = [column_blocks(weight), static_shape(weight)[0], N_LANES]
+    return relax.Var(weight.name + PANELS, relax.TensorType(shape, "float32"))

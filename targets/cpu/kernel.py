@@ -13,6 +13,8 @@ from tvm.script import tirx as T  # noqa: N812
 IS_SCHEDULED = "tirx.is_scheduled"
 # Set on a block that evaluates a transcendental function: worth a buffer when it has several consumers.
 TRANSCENDENTAL = "mllm.transcendental"
+# FuseOps' number for a kernel whose every element has a place of its own in the result's.
+INJECTIVE_PATTERN = 2
 # FuseOps' number for a kernel with a loop structure of its own, which is not fused into a neighbour.
 OPAQUE_PATTERN = 8
 

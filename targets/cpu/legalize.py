@@ -11,10 +11,7 @@ from tvm_ffi import structural_equal
 from targets.cpu import vector_math
 from targets.cpu.attention import attention
 from targets.cpu.errors import LoweringError
-from targets.cpu.kernel import TRANSCENDENTAL
-
-# FuseOps' number.
-_INJECTIVE = 2
+from targets.cpu.kernel import INJECTIVE_PATTERN, TRANSCENDENTAL
 
 Legalizer = Callable[[relax.BlockBuilder, tvm.ir.Call], relax.Expr]
 
@@ -124,7 +121,7 @@ def _norm(
     bb: relax.BlockBuilder, compute: Callable[..., te.Tensor], call: tvm.ir.Call, name: str
 ) -> relax.Expr:
     """A norm as FuseOps is to see it: it fuses nothing before a reduction, but one kernel goes row by row."""
-    attrs = {"op_pattern": _INJECTIVE}
+    attrs = {"op_pattern": INJECTIVE_PATTERN}
     return bb.call_te(compute, *call.args, primfunc_name_hint=name, primfunc_attrs=attrs)
 
 

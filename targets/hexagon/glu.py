@@ -11,7 +11,7 @@ from tvm.ir import Expr
 from tvm.script.ir_builder import tirx as T  # noqa: N812 (the name TVM uses everywhere)
 
 from targets.glu import GROUP, SEGMENTS, emit_glu_element
-from targets.hexagon.intrin import constant
+from targets.hexagon.intrin import call_hvx, constant
 
 _WORDS = 32
 _VECTORS = GROUP // _WORDS
@@ -245,13 +245,8 @@ def _half(pair: Expr, half: int) -> Expr:
 
 
 def _hvx(name: str, *args: Expr) -> Expr:
-    return _call(name, f"int32x{_WORDS}", args)
+    return call_hvx(name, f"int32x{_WORDS}", *args)
 
 
 def _hvx_pair(name: str, *args: Expr) -> Expr:
-    return _call(name, f"int32x{2 * _WORDS}", args)
-
-
-def _call(name: str, dtype: str, args: tuple[Expr, ...]) -> Expr:
-    intrinsic = T.llvm_lookup_intrinsic_id(f"llvm.hexagon.V6.{name}.128B")
-    return T.call_llvm_pure_intrin(intrinsic, *args, dtype=dtype)
+    return call_hvx(name, f"int32x{2 * _WORDS}", *args)

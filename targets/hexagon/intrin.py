@@ -43,30 +43,38 @@ def constant(value: int, lanes: int) -> Expr:
     return T.broadcast(tirx.const(value, "int32"), lanes)
 
 
-def _call(intrinsic: str, dtype: str, *args: Expr) -> Expr:
+def call_intrinsic(intrinsic: str, dtype: str, *args: Expr) -> Expr:
+    """A call of an LLVM intrinsic without side effects."""
     return T.call_llvm_pure_intrin(T.llvm_lookup_intrinsic_id(intrinsic), *args, dtype=dtype)
 
 
+def call_hvx(name: str, dtype: str, *args: Expr) -> Expr:
+    """A call of an HVX instruction on vectors of 128 bytes."""
+    return call_intrinsic(f"llvm.hexagon.V6.{name}.128B", dtype, *args)
+
+
 def _vrmpy(acc: Expr, w: Expr, x: Expr) -> Expr:
-    return _call("llvm.hexagon.V6.vrmpybus.acc.128B", "int32x32", acc, w, x)
+    return call_hvx("vrmpybus.acc", "int32x32", acc, w, x)
 
 
 def _vrmpy_row_sum(acc: Expr, x: Expr) -> Expr:
-    return _call("llvm.hexagon.V6.vrmpybusv.acc.128B", "int32x32", acc, constant(ALL_BYTES_128, 32), x)
+    return call_hvx("vrmpybusv.acc", "int32x32", acc, constant(ALL_BYTES_128, 32), x)
 
 
-def _vror(vector: Expr, distance: int) -> Expr:
-    return _call("llvm.hexagon.V6.vror.128B", "int32x32", vector, tirx.const(4 * distance, "int32"))
+def rotate(vector: Expr, distance: int) -> Expr:
+    """An HVX vector of 32 int32 whose lanes have moved down by ``distance``."""
+    return call_hvx("vror", "int32x32", vector, tirx.const(4 * distance, "int32"))
 
 
-def _hexagon_add(a: Expr, b: Expr) -> Expr:
-    return _call("llvm.hexagon.A2.add", "int32", a, b)
+def hexagon_add(a: Expr, b: Expr) -> Expr:
+    """``a + b`` of int32 in a form LLVM does not look into."""
+    return call_intrinsic("llvm.hexagon.A2.add", "int32", a, b)
 
 
 def _vpdpbusd(acc: Expr, w: Expr, x: Expr) -> Expr:
     w_bytes = T.reinterpret(w, dtype="int8x64")
     x_bytes = T.reinterpret(T.broadcast(x, 16), dtype="int8x64")
-    return _call("llvm.x86.avx512.vpdpbusd.512", "int32x16", acc, w_bytes, x_bytes)
+    return call_intrinsic("llvm.x86.avx512.vpdpbusd.512", "int32x16", acc, w_bytes, x_bytes)
 
 
 def _multiply_add(acc: Expr, w: Expr, x: Expr) -> Expr:
@@ -78,6 +86,6 @@ def _multiply_add(acc: Expr, w: Expr, x: Expr) -> Expr:
 
 
 # Tilings for shapes without a rule or a tuning log of their own; they ran fastest.
-HVX = DotUnit("hvx", 32, Tiling(rows=4, blocks=2, unroll=16), _vrmpy, _vrmpy_row_sum, _vror, _hexagon_add)
+HVX = DotUnit("hvx", 32, Tiling(rows=4, blocks=2, unroll=16), _vrmpy, _vrmpy_row_sum, rotate, hexagon_add)
 VNNI = DotUnit("vnni", 16, Tiling(rows=4, blocks=2, unroll=1), _vpdpbusd)
 GENERIC = DotUnit("generic", 16, Tiling(rows=4, blocks=1, unroll=1), _multiply_add)

@@ -12,7 +12,7 @@ from tvm import tirx
 from tvm.ir import Expr, PointerType, PrimType
 from tvm.script.ir_builder import tirx as T  # noqa: N812 (the name TVM uses everywhere)
 
-from targets.hexagon.intrin import ALL_BYTES_128, HVX, constant
+from targets.hexagon.intrin import ALL_BYTES_128, HVX, call_hvx, call_intrinsic, constant, hexagon_add, rotate
 from targets.hexagon.tiling import COLUMNS, split_evenly
 
 _LANES = HVX.lanes
@@ -83,7 +83,7 @@ class _Words:
         while used >= 2 * vectors and used > 2:
             # The upper half of the lanes moves to the unused bits of the lower half.
             used //= 2
-            _set(bits, _get(bits) | (_rotate(_get(bits), used) << constant(used, _LANES)))
+            _set(bits, _get(bits) | (rotate(_get(bits), used) << constant(used, _LANES)))
         _set(lanes, _get(bits))
         for start, count, size in split_evenly(used // 2, _PAIRS):
             with T.serial(0, count) as i:
@@ -97,11 +97,10 @@ class _Words:
         bits = _vector()
         _set(bits, constant(0, _LANES))
         for i in range(vectors):
-            found = _intrinsic(
-                "V6.vgtuw.128B", f"boolx{_VECTOR}", self._load(row, first + i), constant(0, _LANES)
-            )
+            words = self._load(row, first + i)
+            found = call_hvx("vgtuw", f"boolx{_VECTOR}", words, constant(0, _LANES))
             mask = tirx.const(1 << i if i < 31 else -(1 << 31), "int32")
-            _set(bits, _intrinsic("V6.vandqrt.acc.128B", f"int32x{_LANES}", _get(bits), found, mask))
+            _set(bits, call_hvx("vandqrt.acc", f"int32x{_LANES}", _get(bits), found, mask))
         return bits
 
     def _load(self, row: Expr, vector: int) -> Expr:
@@ -119,7 +118,7 @@ class _Words:
         left = T.alloc_buffer((1,), "int64")
         T.buffer_store(left, bits, [0])
         with T.While(left[0] != tirx.const(0, "int64")):
-            bit = T.bind(_intrinsic("S2.ct0p", "int32", left[0]))
+            bit = T.bind(call_intrinsic("llvm.hexagon.S2.ct0p", "int32", left[0]))
             T.buffer_store(left, left[0] & (left[0] - tirx.const(1, "int64")), [0])
             vector = T.bind(bit & (used - 1))
             lane = 2 * pair + (bit >> 5) + ((bit & (_BITS - 1)) - vector)
@@ -171,7 +170,7 @@ class _Product:
         one before it, which is again one instruction, and few depend on each other.
         """
         steps = self.words.steps
-        stride = T.bind(_intrinsic("A2.add", "int32", tirx.const(steps, "int32"), tirx.const(0, "int32")))
+        stride = T.bind(hexagon_add(tirx.const(steps, "int32"), tirx.const(0, "int32")))
         streams: list[tirx.Buffer] = []
         for b in range(blocks):
             distance = 1 << b.bit_length() >> 1
@@ -196,14 +195,6 @@ def _any(values: list[Expr]) -> Expr:
 
 def _pair(lanes: tirx.Buffer, pair: Expr) -> Expr:
     return T.reinterpret(lanes[tirx.Ramp(2 * pair, 1, 2)], dtype="int64")
-
-
-def _intrinsic(name: str, dtype: str, *args: Expr) -> Expr:
-    return T.call_llvm_pure_intrin(T.llvm_lookup_intrinsic_id(f"llvm.hexagon.{name}"), *args, dtype=dtype)
-
-
-def _rotate(vector: Expr, lanes: int) -> Expr:
-    return _intrinsic("V6.vror.128B", f"int32x{_LANES}", vector, tirx.const(4 * lanes, "int32"))
 
 
 def _vector() -> tirx.Buffer:
