@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import count, repeat
 from typing import NamedTuple
 
 from mllm_tvm.manifest import Call, FunctionSpec
@@ -40,14 +41,38 @@ class LiveCall(NamedTuple):
 
 
 class CallList:
-    """The calls of a chunk, in program order."""
+    """The calls of a chunk in program order, with what their tasks have in common in every chunk.
+
+    A list holds one entry for each call; places are known by their number, calls within the list by their
+    index, and so are their dependencies: a chunk's tasks are these, moved by the id of its first.
+    """
 
     def __init__(self, live: Sequence[LiveCall], functions: Mapping[str, FunctionSpec]) -> None:
         self.live = live
         self.positions = [call.position for call in live]
-        self.counts = Counter(call.place for call in live)
+        self.names = [call.call.function for call in live]
+        self.layers = [call.call.layer for call in live]
+        numbers: dict[tuple[str, bool], int] = {}
+        self.places = [numbers.setdefault(call.place, len(numbers)) for call in live]
+        self.functions = [(functions[name], is_head) for name, is_head in numbers]
+        """Of each place, and whether it is of the head."""
+        self.counts = Counter(self.places)
         """Calls of each place."""
-        self.functions = {place: functions[place[0]] for place in self.counts}
+        self.index = {position: index for index, position in enumerate(self.positions)}
+        self.needs = [tuple(self.index[call] for call in (*c.producers, *c.appends)) for c in live]
+        """What each call needs of its own chunk."""
+        self.successors = _transposed(self.needs)
+        self.appends = [(index, call.appends) for index, call in enumerate(live) if call.appends]
+        """The calls that need others (by position) of all earlier chunks too."""
+
+
+def _transposed(needs: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
+    """Who needs each of them."""
+    successors: list[list[int]] = [[] for _ in needs]
+    for index, needed in enumerate(needs):
+        for dependency in needed:
+            successors[dependency].append(index)
+    return [tuple(following) for following in successors]
 
 
 class Work(NamedTuple):
@@ -93,8 +118,10 @@ class ChunkCalls(NamedTuple):
 
     plan: ChunkPlan
     calls: CallList
-    works: Mapping[tuple[str, bool], Work]
+    works: Sequence[Work]
     """Of each place."""
+    first: int
+    """The id of the first task."""
 
 
 @dataclass(frozen=True)
@@ -113,9 +140,9 @@ class TaskGraph:
     def steps(self) -> tuple[Step, ...]:
         """What each task does, for the workers: scheduling goes without."""
         return tuple(
-            Step(call.call, chunk, plan, works[call.place], call.reads)
-            for chunk, (plan, calls, works) in enumerate(self.chunks)
-            for call in calls.live
+            Step(call.call, chunk, plan, works[place], call.reads)
+            for chunk, (plan, calls, works, _) in enumerate(self.chunks)
+            for call, place in zip(calls.live, calls.places, strict=True)
         )
 
     @cached_property
@@ -127,8 +154,8 @@ class TaskGraph:
     def usage(self) -> Mapping[UsageKey, Usage]:
         """What the durations of the tasks depend on."""
         found: dict[UsageKey, Usage] = {}
-        for _, calls, works in self.chunks:
-            for place, work in works.items():
+        for _, calls, works, _ in self.chunks:
+            for place, work in enumerate(works):
                 before = found[work.key].tasks if work.key in found else 0
                 found[work.key] = Usage(before + calls.counts[place], work.seconds)
         return found
@@ -141,38 +168,39 @@ class Expansion:
         self._duration = duration
         self._all_logits = all_logits
         self._tasks: list[Task] = []
-        self._successors: list[list[int]] = []
+        self._successors: list[tuple[int, ...]] = []
         self._dependencies: list[int] = []
-        self._ids: list[dict[int, int]] = []
-        """The task of each call, for each chunk."""
         self._chunks: list[ChunkCalls] = []
 
     def task_graph(self) -> TaskGraph:
         """All tasks so far: each behind what it needs, as a program has to be."""
-        successors = [tuple(following) for following in self._successors]
-        return TaskGraph(Program(tuple(self._tasks), successors, self._dependencies), self._chunks)
+        return TaskGraph(Program(tuple(self._tasks), self._successors, self._dependencies), self._chunks)
 
     def add_chunk(self, plan: ChunkPlan, calls: CallList) -> None:
         """The tasks of one chunk."""
-        works = {place: self._work(place[1], function, plan) for place, function in calls.functions.items()}
+        # Part of what scheduling costs: columns are put together without a line of Python for each task.
         first, chunk = len(self._tasks), len(self._chunks)
-        ids = dict(zip(calls.positions, range(first, first + len(calls.positions)), strict=True))
-        self._ids.append(ids)
-        self._chunks.append(ChunkCalls(plan, calls, works))
-        self._successors += [[] for _ in ids]
-        successors = self._successors
-        # Part of what scheduling costs: this loop makes no calls, which would double its time.
-        for position, call, _, producers, appends, _, place in calls.live:
-            task = ids[position]
-            needed = [ids[producer] for producer in producers]
-            for append in appends:
-                needed += [earlier[append] for earlier in self._ids]
-            for dependency in needed:
-                successors[dependency].append(task)
-            self._dependencies.append(len(needed))
-            _, _, _, processor, _, _, seconds = works[place]
-            deps, name = tuple(needed), call.function
-            self._tasks.append(Task(task, processor, deps, seconds, chunk, position, name, call.layer))
+        works = [self._work(is_head, function, plan) for function, is_head in calls.functions]
+        processors, seconds = [work.processor for work in works], [work.seconds for work in works]
+        needs, successors = calls.needs, calls.successors
+        if chunk:
+            needs, successors = _moved(needs, first), _moved(successors, first)
+            self._need_earlier_chunks(first, calls, needs)
+        self._chunks.append(ChunkCalls(plan, calls, works, first))
+        self._successors += successors
+        self._dependencies += map(len, needs)
+        on = [processors[place] for place in calls.places]
+        durations = [seconds[place] for place in calls.places]
+        where = (repeat(chunk), calls.positions, calls.names, calls.layers)
+        self._tasks += map(Task, count(first), on, needs, durations, *where)
+
+    def _need_earlier_chunks(self, first: int, calls: CallList, needs: list[tuple[int, ...]]) -> None:
+        """Adds to ``needs`` the appends of the chunks before."""
+        for index, appends in calls.appends:
+            found = [e.first + e.calls.index[append] for e in self._chunks for append in appends]
+            needs[index] = (*found, *needs[index])
+            for dependency in found:
+                self._successors[dependency] += (first + index,)
 
     def _work(self, is_head: bool, function: FunctionSpec, plan: ChunkPlan) -> Work:
         last_row = is_head and not self._all_logits
@@ -182,3 +210,7 @@ class Expansion:
         seconds = self._duration(function, processor, computed) if self._duration else 0.0
         key = (function.name, processor, computed)
         return Work(function, rows, last_row, processor, computed, key, seconds)
+
+
+def _moved(lists: Sequence[tuple[int, ...]], first: int) -> list[tuple[int, ...]]:
+    return [tuple([first + index for index in indices]) for indices in lists]

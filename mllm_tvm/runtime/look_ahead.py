@@ -86,12 +86,13 @@ class _Search:
             self._best, self._keys, self._waits = makespan, keys, waits
 
     def _staggered_keys(self) -> Iterator[list[float]]:
+        if not any(self._chunks):
+            yield [-tail for tail in self._tails]
+            return
         step = self._mean_step()
         for stagger in STAGGERS:
             delay = stagger * step
             yield [delay * chunk - tail for chunk, tail in zip(self._chunks, self._tails, strict=True)]
-            if not any(self._chunks):
-                return
 
     def _mean_step(self) -> float:
         """Mean duration of the tasks on the critical path, but for the longest twentieth (set-up)."""

@@ -47,6 +47,10 @@ def plan_prefill(tokens: int, costs: ChunkCosts) -> tuple[ChunkPlan, ...]:
     Raises ScheduleError as :func:`plan_chunks` does.
     """
     lengths = sorted(costs.npu)
+    # A longer one would be padded by more than the shortest.
+    lengths = [length for length in lengths if length < max(tokens, 1) + lengths[0]]
+    if len(lengths) == 1 and 0 < tokens <= lengths[0]:
+        return _place(tokens, lengths)
     shorter = [lengths[:bound] for bound in range(len(lengths), 0, -1)]
     plans = [plan_chunks(tokens, bounded, costs.npu) for bounded in shorter]
     plans += [_behind(b[-1], plan_chunks(tokens - b[-1], b, costs.npu)) for b in shorter if b[-1] < tokens]

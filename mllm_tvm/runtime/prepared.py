@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
-from .durations import DurationModel
-from .expansion import Duration, TaskGraph
+from .durations import Durations
+from .expansion import TaskGraph
 from .planner import ChunkCosts, ChunkPlan, plan_prefill
 from .policies import PolicyOf
 from .scheduler import Scheduler
@@ -29,14 +29,9 @@ class PreparedPrefill(NamedTuple):
 
 
 class PreparedPrefills:
-    """Prepares prefills, and keeps them while the durations that they were planned with hold.
+    """Prepares prefills, and keeps them while the durations that they were planned with hold."""
 
-    ``durations`` are exact unless they are a :class:`~.durations.DurationModel`.
-    """
-
-    def __init__(
-        self, calls: CallGraph, costs: ChunkCosts, policy: PolicyOf, durations: Duration | DurationModel
-    ) -> None:
+    def __init__(self, calls: CallGraph, costs: ChunkCosts, policy: PolicyOf, durations: Durations) -> None:
         self._calls = calls
         self._costs = costs
         self._policy = policy
@@ -48,7 +43,7 @@ class PreparedPrefills:
         prepared = self._kept.pop((tokens, all_logits), None)
         if prepared is None:
             prepared = self._prepare(plan_prefill(tokens, self._costs), all_logits)
-        elif self._drift(prepared.graph) > MAX_DRIFT:
+        elif self._durations.drift(prepared.graph) > MAX_DRIFT:
             prepared = self._prepare(prepared.chunks, all_logits)
         else:
             prepared.scheduler.start()
@@ -58,22 +53,10 @@ class PreparedPrefills:
         return prepared
 
     def learn(self, graph: TaskGraph, timeline: Iterable[Span]) -> None:
-        """Take the times of a run into the durations, unless these are exact."""
-        if not isinstance(self._durations, DurationModel):
-            return
-        taken = dict.fromkeys(graph.usage, 0.0)
-        for task, start, end in timeline:
-            taken[graph.steps[task.id].work.key] += end - start
-        for key, seconds in taken.items():
-            self._durations.observe(key, seconds, graph.usage[key].tasks)
+        """Take the times of a run into the durations."""
+        self._durations.learn(graph, timeline)
 
     def _prepare(self, chunks: tuple[ChunkPlan, ...], all_logits: bool) -> PreparedPrefill:
         graph = self._calls.expand(chunks, self._durations, all_logits)
-        program = replace(graph.program, duration_error=self._error(graph))
+        program = replace(graph.program, duration_error=self._durations.error(graph))
         return PreparedPrefill(chunks, graph, Scheduler(program, self._policy))
-
-    def _drift(self, graph: TaskGraph) -> float:
-        return self._durations.drift(graph.usage) if isinstance(self._durations, DurationModel) else 0.0
-
-    def _error(self, graph: TaskGraph) -> float:
-        return self._durations.error(graph.usage) if isinstance(self._durations, DurationModel) else 0.0

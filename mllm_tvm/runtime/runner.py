@@ -16,7 +16,7 @@ from mllm_tvm.simulate.function_durations import measured_durations
 
 from .decode import DecodeProgram
 from .dispatch import Dispatcher
-from .durations import DurationModel, prefill_costs
+from .durations import DurationModel, Durations, ExactDurations, prefill_costs
 from .expansion import Duration, TaskGraph
 from .kv_cache import KvCache
 from .planner import ChunkPlan
@@ -81,7 +81,9 @@ class ModelRunner:
         calls = [self._graph.functions[graph.calls[index].function] for index in self._graph.live]
         duration = config.durations or measured_durations(config.hidden_size)
         costs = prefill_costs(self._graph, config.chunk_lengths, duration)
-        expected = config.durations or DurationModel(config.hidden_size)
+        expected: Durations = DurationModel(graph.functions, config.hidden_size)
+        if config.durations is not None:
+            expected = ExactDurations(config.durations)
         self._prepared = PreparedPrefills(self._graph, costs, policy, expected)
         self._cpu = CpuWorker(open_functions, {function.name for function in calls})
         self._decode = DecodeProgram(self._graph, self._cpu.functions, parameters)

@@ -6,13 +6,18 @@ import pytest
 from runtime_fakes import make_runner
 
 from mllm_tvm.manifest import FunctionSpec
-from mllm_tvm.runtime.durations import DurationModel, chunk_costs, estimate
+from mllm_tvm.runtime.durations import DurationModel, chunk_costs
 from mllm_tvm.simulate.function_durations import MEASURED_PROFILE, measured_durations
 from mllm_tvm.simulate.profile import load_profile
 
 SMALL = FunctionSpec("linear_64x64", "npu", "linear", 64, 64)
 LARGE = FunctionSpec("linear_4096x4096", "npu", "linear", 4096, 4096)
 NORM = FunctionSpec("float_0", "cpu", "float")
+
+
+def estimate(function: FunctionSpec, processor: str, rows: int, hidden_size: int) -> float:
+    """What a model expects that has observed nothing."""
+    return DurationModel([function], hidden_size)(function, processor, rows)
 
 
 def test_estimates_grow_with_work() -> None:
@@ -22,7 +27,7 @@ def test_estimates_grow_with_work() -> None:
 
 
 def test_observations_replace_the_estimate_by_their_mean() -> None:
-    model = DurationModel(512)
+    model = DurationModel([LARGE], 512)
     assert model(LARGE, "npu", 64) == estimate(LARGE, "npu", 64, 512)
     for seconds in (1.0, 2.0, 6.0):
         model.observe((LARGE.name, "npu", 64), seconds)

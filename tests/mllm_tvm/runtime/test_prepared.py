@@ -9,8 +9,7 @@ import pytest
 from runtime_fakes import CHUNK_LENGTHS, HIDDEN, make_graph
 
 from mllm_tvm.manifest import FunctionSpec
-from mllm_tvm.runtime.durations import DurationModel, prefill_costs
-from mllm_tvm.runtime.expansion import Duration
+from mllm_tvm.runtime.durations import DurationModel, Durations, ExactDurations, prefill_costs
 from mllm_tvm.runtime.look_ahead import look_ahead
 from mllm_tvm.runtime.policy import Policy
 from mllm_tvm.runtime.prepared import KEPT, PreparedPrefill, PreparedPrefills
@@ -25,7 +24,7 @@ def constant(_function: FunctionSpec, processor: str, rows: int) -> float:
 class Planned:
     """Prepared prefills, and the programs that a policy was made for."""
 
-    def __init__(self, durations: Duration | DurationModel) -> None:
+    def __init__(self, durations: Durations) -> None:
         self.programs: list[Program] = []
         calls = CallGraph(make_graph())
         costs = prefill_costs(calls, CHUNK_LENGTHS, constant)
@@ -45,7 +44,7 @@ def run(planned: Planned, prefill: PreparedPrefill, seconds: Callable[[str, int]
 
 
 def test_exact_durations_are_planned_once_for_each_number_of_tokens() -> None:
-    planned = Planned(constant)
+    planned = Planned(ExactDurations(constant))
     first = planned.prefills.get(20, False)
     assert planned.prefills.get(20, False) is first
     assert len(planned.programs) == 1
@@ -56,7 +55,7 @@ def test_exact_durations_are_planned_once_for_each_number_of_tokens() -> None:
 
 
 def test_observed_durations_are_planned_until_they_settle() -> None:
-    planned = Planned(DurationModel(HIDDEN))
+    planned = Planned(DurationModel(make_graph().functions, HIDDEN))
     prefill = planned.prefills.get(20, False)
     assert planned.programs[-1].duration_error == inf
     run(planned, prefill, lambda processor, rows: rows * (2.0 if processor == "npu" else 1.0))
@@ -75,7 +74,7 @@ def test_observed_durations_are_planned_until_they_settle() -> None:
 
 @pytest.mark.parametrize(("npu", "planned_anew"), [(4.0, False), (9.0, True)])
 def test_what_is_slower_everywhere_is_scheduled_alike(npu: float, planned_anew: bool) -> None:
-    planned = Planned(DurationModel(HIDDEN))
+    planned = Planned(DurationModel(make_graph().functions, HIDDEN))
     estimated = planned.prefills.get(20, False)
     run(planned, estimated, lambda processor, rows: 2.0 if processor == "npu" else 1.0)
     prefill = planned.prefills.get(20, False)
@@ -85,7 +84,7 @@ def test_what_is_slower_everywhere_is_scheduled_alike(npu: float, planned_anew: 
 
 
 def test_a_kept_prefill_starts_anew() -> None:
-    planned = Planned(constant)
+    planned = Planned(ExactDurations(constant))
     scheduler = planned.prefills.get(20, False).scheduler
     first = scheduler.next("cpu")
     assert first is not None
@@ -97,7 +96,7 @@ def test_a_kept_prefill_starts_anew() -> None:
 
 
 def test_only_the_latest_are_kept() -> None:
-    planned = Planned(constant)
+    planned = Planned(ExactDurations(constant))
     oldest, *_ = [planned.prefills.get(tokens, False) for tokens in range(1, KEPT + 1)]
     assert planned.prefills.get(1, False) is oldest
     planned.prefills.get(KEPT + 1, False)
