@@ -19,6 +19,7 @@ _LAST_PORT = 20000
 def main(tracker_host: str, tracker_port: int, key: str, address: str) -> None:
     """Serve as ``key`` of the tracker for ever."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    home = os.getcwd()
     port, port_end = _FIRST_PORT, _LAST_PORT
     while True:
         server = PopenRPCServerState(
@@ -27,9 +28,11 @@ def main(tracker_host: str, tracker_port: int, key: str, address: str) -> None:
         if port_end == _LAST_PORT:
             print(server.port, flush=True)
             port, port_end = server.port, server.port + 1
-        # TVM's serving thread ends for good when a client disappears in the middle of a packet.
+        # TVM's serving thread ends for good when a client disappears in the middle of a packet. It leaves
+        # this process in the session's directory, which is gone: no later session could start from there.
         server.thread.join()
         server.sock.close()
+        os.chdir(home)
 
 
 def _end_with_parent() -> None:
