@@ -10,13 +10,13 @@ from pathlib import Path
 from .timeline import Event
 from .write import write_text
 
-_MICROSECONDS = 1e6
+_PROCESS = 1  # 0 is the idle process of a kernel, to Perfetto
 
 
 def chrome_trace(events: Sequence[Event], about: Mapping[str, object] | None = None) -> dict[str, object]:
     """A trace object; ``about`` is kept as its metadata."""
-    rows = {name: row for row, name in enumerate(dict.fromkeys(sorted(e.processor for e in events)))}
-    names = [_metadata("process_name", 0, "mllm-tvm")]
+    rows = {name: row for row, name in enumerate(sorted({e.processor for e in events}), 1)}
+    names = [_metadata("process_name", 1, "mllm-tvm")]
     names += [_metadata("thread_name", row, name.upper()) for name, row in rows.items()]
     return {
         "displayTimeUnit": "ms",
@@ -33,16 +33,18 @@ def write_chrome_trace(
 
 
 def _metadata(name: str, row: int, value: str) -> dict[str, object]:
-    return {"ph": "M", "pid": 0, "tid": row, "name": name, "args": {"name": value}}
+    return {"ph": "M", "pid": _PROCESS, "tid": row, "name": name, "args": {"name": value}}
 
 
 def _complete(event: Event, row: int) -> dict[str, object]:
+    """Microseconds, in whole nanoseconds: tasks that follow each other do not overlap by a rounding error."""
+    start, end = round(event.start * 1e9), round(event.end * 1e9)
     return {
         "ph": "X",
-        "pid": 0,
+        "pid": _PROCESS,
         "tid": row,
-        "ts": event.start * _MICROSECONDS,
-        "dur": (event.end - event.start) * _MICROSECONDS,
+        "ts": start / 1e3,
+        "dur": (end - start) / 1e3,
         "name": event.name,
         "cat": event.function,
         "args": {"chunk": event.chunk, "layer": event.layer, "function": event.function},

@@ -51,7 +51,8 @@ def _timeline(events: Sequence[Event]) -> str:
     # Without "<" nothing in the data can end the script element early.
     data = json.dumps(rows, separators=(",", ":")).replace("<", "\\u003c")
     return (
-        '<section><h2>Timeline</h2><p class="hint">Wheel: zoom. Drag: move. Double click: everything.</p>'
+        '<section><h2>Timeline</h2><p class="hint">Wheel: zoom. Drag: move. Double click: everything. '
+        "c0 L3 qkv: chunk 0, layer 3, function qkv.</p>"
         '<canvas id="timeline" height="150"></canvas><div id="legend"></div><p id="task">&nbsp;</p>'
         f'<script type="application/json" id="events">{data}</script></section>'
     )
@@ -83,7 +84,7 @@ def _bars(bars: Mapping[str, float]) -> str:
     longest = max(bars.values()) or 1.0
     rows = "".join(
         f'<div class="bar"><span>{escape(name)}</span>'
-        f'<i style="width:{60 * value / longest:.2f}%"></i><b>{value:.0f}</b></div>'
+        f'<i style="width:{60 * value / longest:.2f}%"></i><b>{value:.{0 if value >= 100 else 1}f}</b></div>'
         for name, value in bars.items()
     )
     return f'<section id="ablation"><h2>Ablation, prefill tokens/s</h2>{rows}</section>'

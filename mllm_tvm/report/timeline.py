@@ -21,8 +21,8 @@ class Event:
 
     @property
     def name(self) -> str:
-        """Chunk, layer and function: ``c0 L3 qkv``."""
-        return f"c{self.chunk} L{self.layer} {self.function}"
+        """Chunk, layer and function: ``c0 L3 qkv``; only the function of what precedes the first layer."""
+        return f"c{self.chunk} L{self.layer} {self.function}" if self.layer >= 0 else self.function
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -44,11 +45,26 @@ def test_gaps_and_totals_by_hand() -> None:
 def test_trace_events() -> None:
     trace = json.loads(json.dumps(chrome_trace(timeline_events(spans()), {"policy": "ours"})))
     rows = {e["args"]["name"]: e["tid"] for e in trace["traceEvents"] if e["name"] == "thread_name"}
-    assert rows == {"CPU": 0, "NPU": 1}
+    assert rows == {"CPU": 1, "NPU": 2}
     complete = [e for e in trace["traceEvents"] if e["ph"] == "X"]
-    assert [(e["tid"], e["ts"], e["dur"]) for e in complete] == [(1, 0, 1e6), (0, 1e6, 2e6), (1, 3e6, 1e6)]
+    assert [(e["tid"], e["ts"], e["dur"]) for e in complete] == [(2, 0, 1e6), (1, 1e6, 2e6), (2, 3e6, 1e6)]
     assert complete[2]["args"] == {"chunk": 1, "layer": 7, "function": "</script><b>o"}
     assert trace["otherData"] == {"policy": "ours"}
+
+
+def test_trace_of_a_simulation() -> None:
+    """What Perfetto's importer takes: sorted, in microseconds, and on a row one task after the other."""
+    run = simulate_prefill(MODELS["gemma-2b"], PAPER, load_profile("snapdragon-8gen3"), 512)
+    trace = json.loads(json.dumps(chrome_trace(timeline_events(run.spans))))
+    events = [e for e in trace["traceEvents"] if e["ph"] == "X"]
+    assert [e["ts"] for e in events] == sorted(e["ts"] for e in events)
+    assert max(e["ts"] + e["dur"] for e in events) == pytest.approx(run.seconds * 1e6)
+    assert min(e["pid"] for e in events) > 0
+    for row in {e["tid"] for e in events}:
+        nanoseconds = [(round(e["ts"] * 1e3), round(e["dur"] * 1e3)) for e in events if e["tid"] == row]
+        assert all(a + length <= b for (a, length), (b, _) in pairwise(nanoseconds))
+    names = {e["name"] for e in events}
+    assert {"set-up", "c0 L0 qkv", "c1 L17 attention"} <= names
 
 
 def test_names_are_escaped() -> None:
@@ -64,6 +80,12 @@ def test_files_are_complete_or_absent(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["trace.json"]
     with pytest.raises(ReportError, match=r"cannot write .*missing.*choose another file"):
         write_html_report(tmp_path / "missing" / "report.html", "page")
+    with pytest.raises(ReportError, match="names no file"):
+        write_html_report("", "page")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ReportError, match="Is a directory"):
+        write_html_report(tmp_path / "folder", "page")
+    assert {file.name for file in tmp_path.iterdir()} == {"trace.json", "folder"}
 
 
 def test_page_in_a_browser(tmp_path: Path) -> None:
