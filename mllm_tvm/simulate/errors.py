@@ -8,4 +8,4 @@ class SimulationError(MllmTvmError):
 
 
 class ModelTooLargeError(SimulationError):
-    """A model that the device's NPU cannot address."""
+    """A model that the device's NPU cannot address, or its memory cannot hold with the prompt."""

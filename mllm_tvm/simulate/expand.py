@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from mllm_tvm.runtime.planner import ChunkCosts, ChunkPlan, plan_chunks, plan_prefill
@@ -35,14 +35,22 @@ def plan_prompt(
     if prompt < 1:
         raise SimulationError(f"prompt has {prompt} tokens, expected at least 1")
     lengths = configuration.chunk_lengths or (prompt,)
+    costs = chunk_costs(model, configuration, cost, lengths)
+    if configuration.plans_chunks:
+        return plan_prefill(prompt, costs)
+    return plan_chunks(prompt, lengths, costs.npu)
+
+
+def chunk_costs(
+    model: ModelShape, configuration: Configuration, cost: CostModel, lengths: Iterable[int]
+) -> ChunkCosts:
+    """Seconds of one full chunk of each length on each processor, for the planner."""
     program = chunk_program(model, configuration)
-    on_npu = {length: _chunk_seconds(program, cost, "npu", length) for length in lengths}
-    if not configuration.plans_chunks:
-        return plan_chunks(prompt, lengths, on_npu)
-    return plan_prefill(
-        prompt,
-        ChunkCosts(on_npu, {length: _chunk_seconds(program, cost, "cpu", length) for length in lengths}),
+    on_npu, on_cpu = (
+        {length: _chunk_seconds(program, cost, processor, length) for length in lengths}
+        for processor in ("npu", "cpu")
     )
+    return ChunkCosts(on_npu, on_cpu)
 
 
 def expand_chunks(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 
 from .configuration import Configuration
@@ -54,25 +55,45 @@ def memory_use(model: ModelShape, configuration: Configuration, prompt: int) -> 
     )
 
 
-def npu_bytes(model: ModelShape, configuration: Configuration) -> int:
+def npu_bytes(model: ModelShape, configuration: Configuration, prompt: int) -> int:
     """Bytes the NPU addresses: its weights and the buffers of the longest chunk."""
     if configuration.placement.linear != "npu":
         return 0
-    longest = max(configuration.chunk_lengths, default=256)
+    longest = max(configuration.chunk_lengths, default=prompt)
     return model.linear_weights + 4 * _BUFFERS * longest * max(model.up_columns, model.qkv_columns)
 
 
-def check_npu_memory(model: ModelShape, configuration: Configuration, profile: DeviceProfile) -> None:
-    """Raises ModelTooLargeError, with what would fit, when the NPU cannot address the model."""
-    needed, limit = npu_bytes(model, configuration), profile.npu_memory_bytes
+def check_memory(
+    model: ModelShape, configuration: Configuration, profile: DeviceProfile, prompt: int
+) -> None:
+    """Raises ModelTooLargeError, with what would fit, when the NPU or the device cannot hold the model."""
+    _check_npu(model, configuration, profile, prompt)
+    needed, limit = memory_use(model, configuration, prompt).total, profile.cpu.memory_bytes
+    if needed > limit:
+        longest = _longest_prompt(model, configuration, limit, prompt)
+        raise ModelTooLargeError(
+            f"{model.name} with a prompt of {prompt} tokens needs {needed / 1e9:.2f} GB of memory, "
+            f"{profile.name} has {limit / 1e9:.2f} GB: {(needed - limit) / 1e9:.2f} GB too much. "
+            f"What fits: {f'prompts of up to {longest} tokens' if longest else 'no prompt'}"
+        )
+
+
+def _check_npu(model: ModelShape, configuration: Configuration, profile: DeviceProfile, prompt: int) -> None:
+    needed, limit = npu_bytes(model, configuration, prompt), profile.npu_memory_bytes
     if needed <= limit:
         return
     buffers = needed - model.linear_weights
     layers = max(0, (limit - buffers) // model.layer_weights)
-    fitting = [shape.name for shape in MODELS.values() if npu_bytes(shape, configuration) <= limit]
+    fitting = [shape.name for shape in MODELS.values() if npu_bytes(shape, configuration, prompt) <= limit]
     raise ModelTooLargeError(
         f"{model.name} needs {needed / 1e9:.2f} GB of NPU memory, {profile.name} has {limit / 1e9:.2f} GB "
         f"(sessions: {profile.npu.sessions}): {(needed - limit) / 1e9:.2f} GB too much. "
         f"What fits: {layers} of its {model.layers} layers; "
         f"whole: {', '.join(fitting) or 'none of the models'}"
     )
+
+
+def _longest_prompt(model: ModelShape, configuration: Configuration, limit: int, too_long: int) -> int:
+    """Tokens of the longest prompt below ``too_long`` that fits in ``limit`` bytes; 0 for none."""
+    sizes = range(1, too_long)
+    return bisect_right(sizes, limit, key=lambda prompt: memory_use(model, configuration, prompt).total)

@@ -11,7 +11,9 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from mllm_tvm.report.write import write_text
 from mllm_tvm.runtime.policies import find_policy
 
 from .errors import SimulationError
@@ -35,7 +37,7 @@ class Plan:
 
 
 def write_plan(path: str | os.PathLike[str], result: SearchResult, model: str, profile: str) -> None:
-    """Writes the plan of a search to a temporary file and renames it."""
+    """Writes the plan of a search. Raises ReportError when it cannot be written."""
     found = result.configuration
     data = {
         "schema_version": SCHEMA_VERSION,
@@ -47,10 +49,7 @@ def write_plan(path: str | os.PathLike[str], result: SearchResult, model: str, p
         "policy": found.policy,
         "mean_prefill_s": result.seconds,
     }
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(data, indent=1) + "\n", "utf-8")
-    temporary.replace(target)
+    write_text(Path(path), json.dumps(data, indent=1) + "\n")
 
 
 def read_plan(path: str | os.PathLike[str]) -> Plan:
@@ -63,8 +62,8 @@ def read_plan(path: str | os.PathLike[str]) -> Plan:
         plan = Plan(
             str(data["model"]),
             str(data["profile"]),
-            tuple(int(length) for length in data["chunk_lengths"]),
-            float(data["pruned_share"]),
+            tuple(_typed(length, int) for length in data["chunk_lengths"]),
+            _typed(data["pruned_share"], int, float),
             _fuses_mlp(dict(data["placement"]), path),
             str(data["policy"]),
         )
@@ -75,6 +74,12 @@ def read_plan(path: str | os.PathLike[str]) -> Plan:
     except (ValueError, TypeError, AttributeError) as error:
         raise SimulationError(f"plan {path} is damaged ({error}): make it again") from error
     return _checked(plan, path)
+
+
+def _typed(value: Any, *types: type) -> Any:
+    if type(value) not in types:
+        raise TypeError(f"{value!r} is no number that fits here")
+    return value
 
 
 def _checked(plan: Plan, path: str | os.PathLike[str]) -> Plan:

@@ -14,7 +14,7 @@ from .bound import prefill_bound
 from .configuration import Configuration
 from .cost import CostModel
 from .expand import Prefill, expand_chunks, plan_prompt
-from .memory import check_npu_memory
+from .memory import check_memory
 from .models import ModelShape
 from .profile import DeviceProfile
 
@@ -65,10 +65,10 @@ def simulate_prefill(
 ) -> PrefillRun:
     """The prefill of ``prompt`` tokens, cut as the configuration's planner cuts it.
 
-    Raises SimulationError for an empty prompt or a model that does not fit the profile's NPU memory,
-    ScheduleError for an unknown policy.
+    Raises SimulationError for an empty prompt or a model that does not fit the profile's memory, the NPU's or
+    the device's, ScheduleError for an unknown policy.
     """
-    check_npu_memory(model, configuration, profile)
+    check_memory(model, configuration, profile, prompt)
     cost = CostModel(profile)
     chunks = plan_prompt(model, configuration, cost, prompt)
     prefill = expand_chunks(model, configuration, cost, chunks)

@@ -6,6 +6,7 @@ profiles that ship; each says in its comments where every figure comes from.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
@@ -16,6 +17,9 @@ from typing import Any, get_type_hints
 from .errors import SimulationError
 
 SUFFIX = ".toml"
+_ROWS = re.compile("[1-9][0-9]{0,8}")
+_MOST = 1e30
+"""Larger figures are slips: they would only overflow."""
 _MAY_BE_ZERO = {
     "launch_s",
     "synchronization_s",
@@ -73,6 +77,7 @@ class CpuProfile:
     setup_s_per_channel: float
     """Allocating and first touching a prefill's state, per layer and hidden channel."""
     memory_bytes: int
+    """Main memory of the device."""
     active_w: float
     idle_w: float
 
@@ -162,16 +167,17 @@ def _value(hint: Any, value: Any, where: str) -> Any:
 
 
 def _number(value: Any, where: str, whole: bool) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or (whole and value != int(value)):
+    if isinstance(value, bool) or not isinstance(value, int | float) or (whole and value % 1 != 0):
         raise SimulationError(f"{where} is {value!r}, expected a {'whole ' if whole else ''}number")
     zero = where.rsplit(" ", 1)[-1] in _MAY_BE_ZERO
-    if not (value > 0 or (zero and value == 0)) or value == float("inf"):
-        raise SimulationError(f"{where} is {value!r}, expected {'0 or more' if zero else 'more than 0'}")
+    if not (value > 0 or (zero and value == 0)) or value > _MOST:
+        least = "0 or more" if zero else "more than 0"
+        raise SimulationError(f"{where} is {value!r}, expected {least}, at most {_MOST:g}")
     return value
 
 
 def _efficiency(value: Any, where: str) -> dict[str, float]:
-    if not isinstance(value, dict) or not value or not all(rows.isdigit() for rows in value):
+    if not isinstance(value, dict) or not value or not all(_ROWS.fullmatch(rows) for rows in value):
         raise SimulationError(f"{where} is {value!r}, expected a table of rows = share")
     for rows, share in value.items():
         if _number(share, f"{where}.{rows}", whole=False) > 1:

@@ -1,22 +1,33 @@
-"""Search of chunk lengths and placement for a device, a model and a distribution of prompt lengths."""
+"""Search of chunk lengths and placement for a device, a model and a distribution of prompt lengths.
+
+The planner's estimate ranks every set of a few lengths; the best ones are simulated.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import chain, combinations
+from math import isfinite
+
+from mllm_tvm.runtime.planner import ChunkCosts, plan_prefill
 
 from .configuration import OURS, Configuration, Placement
+from .cost import CostModel
 from .errors import SimulationError
+from .expand import chunk_costs
+from .memory import npu_bytes
 from .models import ModelShape
-from .prefill import simulate_prefill
+from .prefill import PrefillRun, simulate_prefill
 from .profile import DeviceProfile
 
-CHUNK_LENGTHS = (16, 32, 64, 128, 256, 512, 1024)
+CHUNK_LENGTHS = (16, 32, 64, 96, 128, 192, 256, 320, 384, 448, 512, 640, 768, 1024)
 MAX_LENGTHS = 3
 """Compiled chunk lengths in a plan: each is one more copy of every NPU function."""
 PLACEMENTS = (Placement(activation="cpu"), Placement(activation="npu"))
 """What the compiler can do: gated MLPs in one NPU function, or their activations on the CPU."""
+_SIMULATED = 12
+"""Sets of lengths that are simulated for each placement and pruned share."""
 
 
 @dataclass(frozen=True)
@@ -24,17 +35,21 @@ class SearchSpace:
     """What is tried. ``pruned_shares`` is the user's choice of accuracy: with several the fastest wins."""
 
     chunk_lengths: tuple[int, ...] = CHUNK_LENGTHS
+    whole_sets: tuple[tuple[int, ...], ...] = (OURS.chunk_lengths,)
+    """Sets of any size that are tried besides."""
     placements: tuple[Placement, ...] = PLACEMENTS
-    pruned_shares: tuple[float, ...] = (0.85,)
+    pruned_shares: tuple[float, ...] = (OURS.pruned_share,)
+    policy: str = OURS.policy
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The best configuration, its mean prefill seconds, and what was tried."""
+    """The best configuration, its mean prefill seconds, what was tried, and its prefill of each prompt."""
 
     configuration: Configuration
     seconds: float
     tried: int
+    runs: tuple[PrefillRun, ...]
 
 
 def search(
@@ -42,24 +57,21 @@ def search(
 ) -> SearchResult:
     """The configuration with the least mean prefill time; ``prompts`` maps tokens to their weight.
 
-    First the chunk length that each prompt and placement likes best alone, then sets of up to three of the
-    lengths that won; of equal ones the one that prunes least. Raises SimulationError for
-    no prompts, or weights that are not positive.
+    Of equal ones the one that prunes least, then the one with fewer lengths. Raises SimulationError for no
+    prompts, weights that are not positive, and what ``simulate_prefill`` does.
     """
-    total = sum(prompts.values())
-    if not prompts or any(weight <= 0 for weight in prompts.values()):
+    if not prompts or not all(isfinite(weight) and weight > 0 for weight in prompts.values()):
         raise SimulationError(f"prompt lengths {dict(prompts)}: expected at least one, weights above 0")
-
-    def seconds(configuration: Configuration) -> float:
-        runs = {n: simulate_prefill(model, configuration, profile, n).seconds for n in prompts}
-        return sum(runs[n] * weight for n, weight in prompts.items()) / total
-
-    tried: dict[Configuration, float] = {}
+    tried: dict[Configuration, tuple[PrefillRun, ...]] = {}
     for start in _starts(space):
-        for configuration in _length_sets(model, profile, start, prompts, space):
-            tried[configuration] = seconds(configuration)
-    best = min(tried, key=lambda c: (tried[c], c.pruned_share, len(c.chunk_lengths)))
-    return SearchResult(best, tried[best], len(tried))
+        for lengths in _promising(model, profile, start, prompts, space):
+            configuration = replace(start, chunk_lengths=lengths)
+            tried[configuration] = tuple(
+                simulate_prefill(model, configuration, profile, prompt) for prompt in prompts
+            )
+    means = {c: _mean((run.seconds for run in runs), prompts) for c, runs in tried.items()}
+    best = min(tried, key=lambda c: (means[c], c.pruned_share, len(c.chunk_lengths)))
+    return SearchResult(best, means[best], len(tried), tried[best])
 
 
 def parse_prompts(text: str) -> dict[int, float]:
@@ -68,7 +80,7 @@ def parse_prompts(text: str) -> dict[int, float]:
     for part in text.split(","):
         tokens, _, weight = part.partition(":")
         try:
-            prompts[int(tokens)] = float(weight or 1)
+            prompts[int(tokens)] = prompts.get(int(tokens), 0.0) + float(weight or 1)
         except ValueError:
             raise SimulationError(
                 f"prompt lengths {text!r}: expected TOKENS[:WEIGHT],... like 64:1,512:3"
@@ -90,28 +102,44 @@ def parse_shares(text: str) -> tuple[float, ...]:
 def _starts(space: SearchSpace) -> Iterator[Configuration]:
     for placement in space.placements:
         for share in space.pruned_shares:
-            yield replace(OURS, name="searched", placement=placement, pruned_share=share)
+            yield replace(OURS, name="searched", placement=placement, pruned_share=share, policy=space.policy)
 
 
-def _length_sets(
+def _promising(
     model: ModelShape,
     profile: DeviceProfile,
     start: Configuration,
     prompts: Mapping[int, float],
     space: SearchSpace,
-) -> Iterator[Configuration]:
-    won: set[int] = set()
-    for prompt in prompts:
-        alone = {length: replace(start, chunk_lengths=(length,)) for length in _useful(space, prompt)}
-        times = {n: simulate_prefill(model, c, profile, prompt).seconds for n, c in alone.items()}
-        won.update(sorted(times, key=lambda length: times[length])[:2])
-    for size in range(1, MAX_LENGTHS + 1):
-        for lengths in combinations(sorted(won), size):
-            yield replace(start, chunk_lengths=lengths)
+) -> list[tuple[int, ...]]:
+    """The sets with the least estimated time, and the whole sets; none that the NPU cannot hold."""
+    useful = [n for n in _useful(space, prompts) if _fits(model, profile, replace(start, chunk_lengths=(n,)))]
+    whole = [s for s in space.whole_sets if _fits(model, profile, replace(start, chunk_lengths=s))]
+    lengths = useful or [min(space.chunk_lengths)]  # whose simulation says what does not fit
+    costs = chunk_costs(model, start, CostModel(profile), lengths)
+    sets = chain.from_iterable(combinations(lengths, size) for size in range(1, MAX_LENGTHS + 1))
+    ranked = sorted(sets, key=lambda chosen: _estimate(costs, chosen, prompts))
+    return list(dict.fromkeys([*ranked[:_SIMULATED], *whole]))
 
 
-def _useful(space: SearchSpace, prompt: int) -> Sequence[int]:
-    """Lengths up to the first that holds the whole prompt."""
-    lengths = sorted(space.chunk_lengths)
-    enough = [length for length in lengths if length >= prompt]
+def _useful(space: SearchSpace, prompts: Iterable[int]) -> Sequence[int]:
+    """Lengths up to the first that holds the longest prompt."""
+    lengths = sorted(set(space.chunk_lengths))
+    enough = [length for length in lengths if length >= max(prompts)]
     return [length for length in lengths if not enough or length <= enough[0]]
+
+
+def _fits(model: ModelShape, profile: DeviceProfile, configuration: Configuration) -> bool:
+    return npu_bytes(model, configuration, 0) <= profile.npu_memory_bytes
+
+
+def _estimate(costs: ChunkCosts, lengths: Sequence[int], prompts: Mapping[int, float]) -> float:
+    """What the planner expects of a set of lengths, the mean over the prompts."""
+    of_set = ChunkCosts({n: costs.npu[n] for n in lengths}, {n: costs.cpu[n] for n in lengths})
+    return _mean((of_set.prefill_s(plan_prefill(prompt, of_set)) for prompt in prompts), prompts)
+
+
+def _mean(values: Iterable[float], prompts: Mapping[int, float]) -> float:
+    """Weighted as the prompts are."""
+    weighted = sum(value * weight for value, weight in zip(values, prompts.values(), strict=True))
+    return weighted / sum(prompts.values())

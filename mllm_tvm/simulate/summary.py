@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .configuration import Configuration
-from .decode import decode_seconds
+from .decode import decode_busy_s
 from .energy import energy_j
 from .memory import memory_use
 from .models import ModelShape
@@ -44,6 +44,7 @@ class Summary:
     energy_j: float
     peak_memory_bytes: int
     output: int
+    decode_on: str
     decode_s: float
     decode_tokens_per_s: float
     decode_energy_j: float
@@ -58,7 +59,8 @@ def simulate_request(request: Request, configuration: Configuration) -> tuple[Su
 def summarize(request: Request, run: PrefillRun) -> Summary:
     """The figures of a prefill that was simulated, and of the decode that follows."""
     busy, profile = run.busy_s, request.profile
-    decode_s = decode_seconds(request.model, profile, request.decode_on, request.prompt, request.output)
+    decode = decode_busy_s(request.model, profile, request.decode_on, request.prompt, request.output)
+    decode_s = sum(decode.values())
     memory = memory_use(request.model, run.configuration, request.prompt)
     return Summary(
         model=request.model.name,
@@ -77,7 +79,8 @@ def summarize(request: Request, run: PrefillRun) -> Summary:
         energy_j=energy_j(profile, run.seconds, busy),
         peak_memory_bytes=memory.total,
         output=request.output,
+        decode_on=request.decode_on,
         decode_s=decode_s,
         decode_tokens_per_s=request.output / decode_s if decode_s else 0.0,
-        decode_energy_j=energy_j(profile, decode_s, {request.decode_on: decode_s}),
+        decode_energy_j=energy_j(profile, decode_s, decode),
     )

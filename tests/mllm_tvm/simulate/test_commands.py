@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mllm_tvm.cli import main
+from mllm_tvm.simulate.configuration import PAPER
 from mllm_tvm.simulate.models import MODELS
+from mllm_tvm.simulate.prefill import simulate_prefill
 from mllm_tvm.simulate.profile import DeviceProfile, load_profile
 from targets.hexagon.farm import Farm
 
@@ -51,7 +54,9 @@ def test_all_models_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:
     assert models["phi-2"]["prefill_s"] == json.loads(alone)["prefill_s"]
     assert "GB too much" in models["llama-2-7b"]["error"]
     code, out, _ = run(capsys, "--model", "all", "--prompt", "64")
-    rows = out.splitlines()[2:]
+    table, assumptions = out.split("\nenergy model:\n")
+    assert "draws 1 W, its NPU another 3.86 W" in assumptions
+    rows = table.splitlines()[2:]
     assert code == 0
     assert [row.split()[0] for row in rows] == list(MODELS)
     assert all(len(row.split()) >= 9 for row in rows)
@@ -79,10 +84,29 @@ def test_ablation_and_pictures(capsys: pytest.CaptureFixture[str], tmp_path: Pat
 
 def test_search_writes_a_plan(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     plan = tmp_path / "plan.json"
-    code, out, _ = run(capsys, "--search", "--prompts", "32:1,96:2", "--plan", str(plan))
+    search = ["--search", "--prompts", "32:1,96:2", "--plan", str(plan), "--chunk-lengths", "16,32,64,96"]
+    code, out, _ = run(capsys, *search, "--json", "--policy", "in-order")
+    found = json.loads(out)
+    written = json.loads(plan.read_text())
     assert code == 0
+    assert written["chunk_lengths"] == found["search"]["chunk_lengths"]
+    assert written["policy"] == found["policy"] == "in-order"
+    assert set(found["search"]["prefill_s"]) == {"32", "96"}
+    assert found["search"]["prefill_s"]["96"] == found["prefill_s"]
+    _, out, _ = run(capsys, *search)
     assert "search: chunk lengths" in out
-    assert json.loads(plan.read_text())["chunk_lengths"]
+    assert "prompt 32: " in out
+
+
+def test_chunk_lengths_and_pruned_share(capsys: pytest.CaptureFixture[str]) -> None:
+    chosen = ["--policy", "paper", "--chunk-lengths", "512", "--pruned-share", "0"]
+    _, out, _ = run(capsys, *chosen, "--json")
+    found = json.loads(out)
+    configuration = replace(PAPER, chunk_lengths=(512,), pruned_share=0.0)
+    expected = simulate_prefill(MODELS["qwen1.5-1.8b"], configuration, load_profile("snapdragon-8gen3"), 1024)
+    assert (found["chunk_lengths"], found["prefill_s"]) == ([512, 512], expected.seconds)
+    _, out, _ = run(capsys, *chosen)
+    assert "chunks 2 x 512" in out
 
 
 @pytest.mark.parametrize(
@@ -95,6 +119,18 @@ def test_search_writes_a_plan(capsys: pytest.CaptureFixture[str], tmp_path: Path
         (["--prompt", "0"], "prompt has 0 tokens"),
         (["--model", "all", "--prompt", "0"], "prompt has 0 tokens"),
         (["--model", "all", "--trace", "trace.json"], "--trace is of one model"),
+        (["--plan", "plan.json"], "--plan is of the search: add --search"),
+        (["--prompts", "64"], "--prompts is of the search: add --search"),
+        (["--search", "--configuration", "cpu"], "--search finds a configuration"),
+        (["--search", "--policy", "magic"], "unknown scheduling policy 'magic'"),
+        (["--search", "--prompts", "64:nan"], "weights above 0"),
+        (["--search", "--prompts", "8", "--plan", "/no/such/plan.json"], "cannot write /no/such/plan.json"),
+        (["--configuration", "cpu", "--chunk-lengths", "64"], "configuration cpu runs a prompt whole"),
+        (["--configuration", "cpu", "--pruned-share", "0.5"], "cpu has no shadow paths"),
+        (["--pruned-share", "0.5,0.6"], "expected one share without --search"),
+        (["--output", "-5"], "output has -5 tokens"),
+        (["--prompt", "1000000"], "What fits: prompts of up to 55337 tokens"),
+        (["--trace", ""], "names no file"),
         (["--model", "llama-2-7b", "--profile", "qemu-hvx"], "too much. What fits: 16 of its 32 layers"),
         (["--trace", "/no/such/folder/trace.json"], "cannot write /no/such/folder/trace.json"),
     ],

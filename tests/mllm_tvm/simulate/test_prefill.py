@@ -10,8 +10,9 @@ import pytest
 from mllm_tvm.simulate import paper
 from mllm_tvm.simulate.configuration import CPU_ONLY, NAIVE, OURS, OURS_NORMS, OURS_UNFUSED, PAPER, Placement
 from mllm_tvm.simulate.cost import CostModel, Work
+from mllm_tvm.simulate.decode import decode_busy_s
 from mllm_tvm.simulate.energy import energy_j
-from mllm_tvm.simulate.errors import SimulationError
+from mllm_tvm.simulate.errors import ModelTooLargeError, SimulationError
 from mllm_tvm.simulate.levers import PROMPTS, geometric_mean, lever_speedups
 from mllm_tvm.simulate.memory import memory_use
 from mllm_tvm.simulate.models import MODELS, find_model
@@ -183,8 +184,8 @@ def test_energy_by_hand_and_measured_watts() -> None:
     npu, cpu = profile.npu, profile.cpu
     by_hand = 2.0 + npu.active_w + npu.idle_w + 0.5 * cpu.active_w + 1.5 * cpu.idle_w
     assert joules == pytest.approx(by_hand)
-    assert energy_j(PROFILE, 1.0, {"cpu": 1.0}) == pytest.approx(paper.WATTS["cpu"], abs=0.15)
-    assert energy_j(PROFILE, 1.0, {"npu": 1.0}) == pytest.approx(paper.WATTS["npu"], abs=0.15)
+    assert energy_j(PROFILE, 1.0, {"cpu": 1.0}) == pytest.approx(paper.WATTS["cpu"])
+    assert energy_j(PROFILE, 1.0, {"npu": 1.0}) == pytest.approx(paper.WATTS["npu"])
     gemma = simulate_prefill(MODELS["gemma-2b"], PAPER, PROFILE, 1024)
     watts = energy_j(PROFILE, gemma.seconds, gemma.busy_s) / gemma.seconds
     assert watts == pytest.approx(paper.WATTS["system"], rel=0.2)
@@ -217,6 +218,30 @@ def test_model_that_does_not_fit() -> None:
     assert simulate_prefill(MODELS["llama-2-7b"], CPU_ONLY, load_profile("qemu-hvx"), 64).seconds > 0
 
 
+def test_prompt_that_does_not_fit() -> None:
+    """Its caches exceed the device's memory: the longest that fits is named, and does fit."""
+    with pytest.raises(
+        ModelTooLargeError, match=r"371\.\d+ GB too much. What fits: prompts of up to (\d+)"
+    ) as e:
+        simulate_prefill(QWEN, OURS, PROFILE, 1_000_000)
+    longest = int(str(e.value).split("up to ")[1].split()[0])
+    limit = PROFILE.cpu.memory_bytes
+    assert memory_use(QWEN, OURS, longest).total <= limit < memory_use(QWEN, OURS, longest + 1).total
+    small = replace(PROFILE, cpu=replace(PROFILE.cpu, memory_bytes=1000))
+    with pytest.raises(ModelTooLargeError, match="What fits: no prompt"):
+        simulate_prefill(QWEN, OURS, small, 8)
+
+
+def test_decode_on_the_npu_leaves_attention_to_the_cpu() -> None:
+    """Its joules are those of both processors; on the CPU the NPU idles."""
+    busy = decode_busy_s(QWEN, PROFILE, "npu", 512, 4)
+    assert busy["npu"] > busy["cpu"] > 0
+    assert decode_busy_s(QWEN, PROFILE, "cpu", 512, 4)["npu"] == 0
+    summary = simulate_request(Request(QWEN, PROFILE, 512, 4, "npu"), OURS)[0]
+    assert summary.decode_s == pytest.approx(sum(busy.values()))
+    assert summary.decode_energy_j == pytest.approx(energy_j(PROFILE, sum(busy.values()), busy))
+
+
 def test_bad_input() -> None:
     with pytest.raises(SimulationError, match="unknown model 'gpt-5': expected one of qwen"):
         find_model("gpt-5")
@@ -228,5 +253,7 @@ def test_bad_input() -> None:
         replace(PAPER, pruned_share=1.5)
     with pytest.raises(SimulationError, match=r"chunk lengths \(0,\)"):
         replace(PAPER, chunk_lengths=(0,))
+    with pytest.raises(SimulationError, match="output has -1 tokens, expected 0 or more"):
+        simulate_request(Request(QWEN, PROFILE, 8, -1), PAPER)
     with pytest.raises(SimulationError, match="decode on 'gpu': expected cpu or npu"):
         simulate_request(Request(QWEN, PROFILE, 8, 4, "gpu"), PAPER)
