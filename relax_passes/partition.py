@@ -1,17 +1,6 @@
 """Cuts ``main`` into functions that all prompt chunks, and all layers of equal shape, share.
 
-Runs after ``lower_linear``. Every op belongs to one kind:
-
-* ``linear``: the packed integer kernel;
-* ``mlp``: the integer kernel of a whole gated MLP;
-* ``shadow``: a float linear on the outlier residual;
-* ``dynamic``: token-mixing ops, and ops on the whole cache or on values whose tokens are not rows (symbolic
-  cache length, one copy);
-* ``float``: the other token-wise ops. So every value between functions has its tokens as rows.
-
-An op's level is the largest level of what it reads, plus one where the kind changes; ops of equal level and
-kind form one function. Data flows to higher levels only, so the cut has no cycle, and a quantized input's
-integer and shadow linears land side by side, free to run at the same time. Structurally equal functions
+Runs after ``lower_linear``. What becomes one function is decided in ``stages``; structurally equal functions
 (weights are parameters) are merged.
 
 A cache append, ``concat([cache, rows])`` on the token axis, is no function: it stays in ``main``, and
@@ -21,7 +10,6 @@ consumers get the whole cache as an argument.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import tvm
 from tvm import ir, relax, tirx
@@ -29,22 +17,8 @@ from tvm_ffi import structural_equal, structural_hash
 
 from .analyze_token_axis import TokenAxisTable, analyze_token_axis
 from .errors import PassError
-from .graph import (
-    LINEAR_W8A8,
-    MLP_W8A8,
-    SHADOW_LINEAR,
-    bindings,
-    op_name,
-    operands,
-    results,
-    split_params,
-    static_shape,
-)
-from .token_axis_rules import TokenAxis
-
-LINEAR, MLP, SHADOW, DYNAMIC, FLOAT = "linear", "mlp", "shadow", "dynamic", "float"
-_KERNELS = {LINEAR_W8A8: LINEAR, MLP_W8A8: MLP, SHADOW_LINEAR: SHADOW}
-_APPEND = "append"
+from .graph import op_name, operands, results, split_params, static_shape
+from .stages import APPEND, DYNAMIC, LINEAR, MLP, Stage, find_stages
 
 
 @tvm.transform.module_pass(opt_level=0, name="Partition")
@@ -55,23 +29,14 @@ class Partition:
         return _Partitioner(mod["main"]).run()
 
 
-@dataclass(frozen=True)
-class _Stage:
-    """A set of bindings that become one function call (or one cache append)."""
-
-    level: int
-    kind: str
-    bindings: tuple[relax.VarBinding, ...]
-
-
 class _Partitioner:
     def __init__(self, function: relax.Function):
         self.function = function
         self.inputs, self.parameters = split_params(function)
         self.table = analyze_token_axis(function)
         self.returned = results(function)
-        self.stages = _stages(function, self.table, set(self.inputs))
-        self.outputs = _read_elsewhere(self.stages) | set(self.returned)
+        self.stages = find_stages(function, self.table, set(self.inputs), set(self.returned))
+        self.outputs = {value for stage in self.stages for value in stage.reads} | set(self.returned)
         self.builder = relax.BlockBuilder()
         self.shared: dict[int, list[tuple[relax.Function, ir.GlobalVar]]] = {}
         self.counts: dict[str, int] = {}
@@ -87,8 +52,8 @@ class _Partitioner:
             self.builder.emit_func_output(result)
         return self.builder.get()
 
-    def _emit_stage(self, stage: _Stage, values: dict[relax.Var, relax.Expr]) -> None:
-        if stage.kind == _APPEND:
+    def _emit_stage(self, stage: Stage, values: dict[relax.Var, relax.Expr]) -> None:
+        if stage.kind == APPEND:
             for binding in stage.bindings:
                 cache, rows = operands(binding.value)
                 appended = relax.op.concat([values[cache], values[rows]], axis=0)
@@ -97,7 +62,7 @@ class _Partitioner:
         outputs = self._outputs(stage)
         if not outputs:  # only names for values that are returned
             return
-        inputs = _free_variables(stage.bindings)
+        inputs = stage.reads
         function = _outline(stage, inputs, outputs, self.table)
         call = relax.Call(self._share(function, stage), [values[value] for value in inputs])
         result = self.builder.emit(call)
@@ -107,11 +72,11 @@ class _Partitioner:
         for i, output in enumerate(outputs):
             values[output] = self.builder.emit(relax.TupleGetItem(result, i))
 
-    def _outputs(self, stage: _Stage) -> list[relax.Var]:
+    def _outputs(self, stage: Stage) -> list[relax.Var]:
         """The values of a stage that other stages or the caller read, in order of definition."""
         return [b.var for b in stage.bindings if b.var in self.outputs]
 
-    def _share(self, function: relax.Function, stage: _Stage) -> ir.GlobalVar:
+    def _share(self, function: relax.Function, stage: Stage) -> ir.GlobalVar:
         candidates = self.shared.setdefault(structural_hash(function), [])
         for candidate, name in candidates:
             if structural_equal(candidate, function):
@@ -120,14 +85,14 @@ class _Partitioner:
         candidates.append((function, name))
         return name
 
-    def _name(self, stage: _Stage) -> str:
+    def _name(self, stage: Stage) -> str:
         base = _function_name(stage)
         count = self.counts.get(base, 0)
         self.counts[base] = count + 1
         return base if count == 0 and stage.kind in (LINEAR, MLP, DYNAMIC) else f"{base}_{count}"
 
 
-def _function_name(stage: _Stage) -> str:
+def _function_name(stage: Stage) -> str:
     if stage.kind == LINEAR:
         x, _ = operands(stage.bindings[0].value)
         k, n = x.ty.shape.values[1], stage.bindings[0].var.ty.shape.values[1]
@@ -142,60 +107,8 @@ def _function_name(stage: _Stage) -> str:
     return stage.kind
 
 
-def _stages(function: relax.Function, table: TokenAxisTable, inputs: set[relax.Var]) -> list[_Stage]:
-    """Groups the bindings of ``function`` by level and kind, lowest level first."""
-    levels: dict[relax.Var, tuple[int, str]] = {}
-    groups: dict[tuple[int, str, relax.Var | None], list[relax.VarBinding]] = {}
-    for binding in bindings(function):
-        kind = _kind(binding, table, inputs)
-        read = [levels[leaf] for leaf in operands(binding.value) if leaf in levels]
-        # An append is no function of its own: it happens on the level that made its rows.
-        level = read[0][0] if kind == _APPEND else _level(kind, read)
-        levels[binding.var] = (level, kind)
-        # One integer function is one kernel call.
-        single = binding.var if kind in (LINEAR, MLP) else None
-        groups.setdefault((level, kind, single), []).append(binding)
-    stages = [_Stage(level, kind, tuple(found)) for (level, kind, _), found in groups.items()]
-    return sorted(stages, key=lambda stage: (stage.level, stage.kind == _APPEND))
-
-
-def _level(kind: str, read: Sequence[tuple[int, str]]) -> int:
-    return max((level + (other != kind) for level, other in read), default=0)
-
-
-def _kind(binding: relax.VarBinding, table: TokenAxisTable, inputs: set[relax.Var]) -> str:
-    name = op_name(binding.value)
-    if name in _KERNELS:
-        return _KERNELS[name]
-    if name == "relax.concat" and table.mixes(binding.var) and operands(binding.value)[0] in inputs:
-        return _APPEND
-    touched = [binding.var, *(leaf for leaf in operands(binding.value) if isinstance(leaf, relax.Var))]
-    rows = all(_holds_rows(table.axis(value)) for value in touched)
-    return FLOAT if rows and not table.mixes(binding.var) else DYNAMIC
-
-
-def _holds_rows(axis: TokenAxis | None) -> bool:
-    """Whether a value is a weight, or has one row (first axis) for each new token: what a chunk can cut."""
-    return axis is None or (axis.axis == 0 and isinstance(axis.tokens, relax.Var))
-
-
-def _read_elsewhere(stages: Sequence[_Stage]) -> set[relax.Var]:
-    """The values that a stage other than their own reads."""
-    return {value for stage in stages for value in _free_variables(stage.bindings)}
-
-
-def _read(found: Sequence[relax.VarBinding]) -> list[relax.Var]:
-    return [leaf for b in found for leaf in operands(b.value) if isinstance(leaf, relax.Var)]
-
-
-def _free_variables(found: Sequence[relax.VarBinding]) -> list[relax.Var]:
-    """What the bindings read from outside, in order of first use (a canonical parameter order)."""
-    defined = {binding.var for binding in found}
-    return [var for var in dict.fromkeys(_read(found)) if var not in defined]
-
-
 def _outline(
-    stage: _Stage, inputs: Sequence[relax.Var], outputs: Sequence[relax.Var], table: TokenAxisTable
+    stage: Stage, inputs: Sequence[relax.Var], outputs: Sequence[relax.Var], table: TokenAxisTable
 ) -> relax.Function:
     """A private function of the stage's bindings, with symbolic variables of its own."""
     total = tirx.Var("total", "int64")

@@ -9,7 +9,7 @@ import tvm
 from tvm import ir, relax
 
 from .errors import PassError
-from .partition import DYNAMIC, FLOAT, LINEAR, MLP, SHADOW
+from .stages import DYNAMIC, FLOAT, LINEAR, MLP, SHADOW
 
 PROCESSORS = {LINEAR: "npu", MLP: "npu", SHADOW: "cpu", DYNAMIC: "cpu", FLOAT: "cpu"}
 

@@ -45,7 +45,7 @@ class Configuration:
     fuses_float: bool = False
     """Float functions on the CPU are compiled into one pass rather than run operator by operator."""
     separates_attention: bool = False
-    """Attention is a function of its own; what is token-wise before and after it are others, on the CPU."""
+    """Attention and the quantization of its result are a function; what is token-wise before is another."""
     integer_mlp: bool = False
     """A gated MLP whose activation is on the NPU is one function there, in layers with shadows too: its
     activation is integer, its outliers are upper bytes. There is no such function for MLPs without a gate."""

@@ -97,22 +97,21 @@ class _Builder:
         return (*self._attend(layer, qkv), *self._down(layer, self._activation(layer, up)))
 
     def _merged_parallel(self, layer: int, norm: tuple[str, ...]) -> tuple[str, ...]:
-        """What reads the merged linear is one float function, and so is what follows both branches."""
+        """What reads the merged linear is one float function; the next norm is what adds both branches."""
         m = self._model
         both = self._linear("qkv-up", layer, m.hidden, m.qkv_columns + m.up_columns, norm)
         activation_bytes = self._bytes(_ACTIVATION, "cpu") * m.intermediate
         activation_bytes += self._residual_bytes(layer, m.intermediate)
         rotated = self._rotary("rotary-activation", layer, both, activation_bytes)
-        branches = (*self._attention(layer, rotated, Work()), *self._down(layer, rotated))
-        down_bytes = self._bytes(_DEQUANTIZE, "cpu") * m.hidden
-        return self._output(layer, self._quantize(layer, branches, down_bytes))
+        attended = self._attention(layer, rotated, self._integers(layer))
+        return (*self._down(layer, rotated), *self._output(layer, attended))
 
     def _attend(self, layer: int, qkv: tuple[str, ...]) -> tuple[str, ...]:
         """Attention and its output projection."""
         m = self._model
         if self._configuration.separates_attention:
-            attended = self._attention(layer, self._rotary("rotary", layer, qkv), Work())
-            return self._output(layer, self._quantize(layer, attended))
+            rotated = self._rotary("rotary", layer, qkv)
+            return self._output(layer, self._attention(layer, rotated, self._integers(layer)))
         on = self._configuration.placement.attention
         rotary = self._bytes(_ROTARY, on) * (m.heads + m.kv_heads) * m.head_dim
         float_bytes = self._bytes(_DEQUANTIZE, on) * m.qkv_columns + rotary
@@ -138,10 +137,10 @@ class _Builder:
         float_bytes = self._bytes(_DEQUANTIZE, "cpu") * m.qkv_columns + rotary
         return self._float(name, layer, deps, float_bytes + more_bytes)
 
-    def _quantize(self, layer: int, deps: tuple[str, ...], more_bytes: int = 0) -> tuple[str, ...]:
+    def _integers(self, layer: int) -> Work:
+        """Attention's kernel writes its result quantized, with what does not fit int8, and nothing else."""
         width = self._model.heads * self._model.head_dim
-        float_bytes = self._bytes(_QUANTIZE, "cpu") * width + self._residual_bytes(layer, width)
-        return self._float("quantize", layer, deps, float_bytes + more_bytes)
+        return Work(float_bytes=_INT8 * width + self._residual_bytes(layer, width))
 
     def _residual_bytes(self, layer: int, width: int) -> int:
         """What does not fit int8 is written for the shadow: the paper's cost of it is in its shadows."""

@@ -12,9 +12,11 @@ from __future__ import annotations
 from functools import cache
 
 from tvm import tirx
-from tvm.script import tirx as T  # noqa: N812
+from tvm.script.ir_builder import IRBuilder
+from tvm.script.ir_builder import tirx as T  # noqa: N812
 
 from targets.cpu.attention_layout import Layout, Operands
+from targets.cpu.attention_output import FloatOutput, Output, Quantization, QuantizedOutput
 from targets.cpu.attention_rows import MOST_ROWS, emit_rows
 from targets.cpu.attention_tiles import emit_tiles
 from targets.cpu.errors import LoweringError
@@ -23,12 +25,20 @@ from targets.cpu.kernel import KERNEL_ATTRS
 
 @cache
 def attention(
-    heads: int, kv_heads: int, head_dim: int, scale: float, causal: bool, window: int = 0
+    heads: int,
+    kv_heads: int,
+    head_dim: int,
+    scale: float,
+    causal: bool,
+    window: int = 0,
+    quantization: Quantization | None = None,
 ) -> tirx.PrimFunc:
     """PrimFunc ``(q [1, s, heads, d], k [1, t, kv_heads, d], v like k, out like q)``, all float32.
 
     out = softmax(scale * q k^T) v; with ``causal``, query i sees the first t - s + i + 1 keys (t >= s), and
     with a ``window`` above 0 only the last ``window`` of those; blocks of keys before it cost nothing.
+    With a ``quantization`` PrimFunc ``(q, k, v, step, integers, residual)`` of the buffers of
+    ``QuantizedOutput``: out, which is not written, quantized; the last one only if it asks for it.
     Raises LoweringError when ``heads`` is not a multiple of ``kv_heads``.
     """
     if heads % kv_heads:
@@ -36,25 +46,43 @@ def attention(
             f"attention with {heads} query heads: expected a multiple of its {kv_heads} key heads"
         )
     layout = Layout(heads, kv_heads, head_dim, scale, causal, window)
-    D = head_dim
-
-    @T.prim_func(private=True, s_tir=True)
-    def attention(q_handle: T.handle, k_handle: T.handle, v_handle: T.handle, out_handle: T.handle) -> None:
+    s, t = tirx.Var("s", "int64"), tirx.Var("t", "int64")
+    with IRBuilder() as builder, T.prim_func(private=True, s_tir=True):
         T.func_attr(KERNEL_ATTRS)
-        s, t = T.int64(), T.int64()
-        q = T.match_buffer(q_handle, (1, s, heads, D), "float32")
-        k = T.match_buffer(k_handle, (1, t, kv_heads, D), "float32")
-        v = T.match_buffer(v_handle, (1, t, kv_heads, D), "float32")
-        out = T.match_buffer(out_handle, (1, s, heads, D), "float32")
+        q = T.arg("q", T.buffer((1, s, heads, head_dim), "float32"))
+        k = T.arg("k", T.buffer((1, t, kv_heads, head_dim), "float32"))
+        v = T.arg("v", T.buffer((1, t, kv_heads, head_dim), "float32"))
+        out = _output(layout, s, quantization)
         with T.sblock("root"):
-            T.reads(q[:, :, :, :], k[:, :, :, :], v[:, :, :, :])
-            T.writes(out[:, :, :, :])
-            op = T.meta_var(Operands(q, k, v, out, s, t, layout))
-            if s * layout.group <= MOST_ROWS:
-                emit_rows(op)
-            elif s * layout.group <= 16:
-                emit_tiles(op, 16, layout.neighbours, 16)
-            else:
-                emit_tiles(op, 32, 1, 256)
+            # What is not declared here TVM would find out, which takes a second.
+            T.reads(*(buffer[_all_of(buffer)] for buffer in (q, k, v)))
+            T.writes(*(buffer[_all_of(buffer)] for buffer in out.results))
+            _emit(Operands(q, k, v, out, s, t, layout))
+    return builder.get()
 
-    return attention
+
+def _all_of(buffer: tirx.Var) -> tuple[slice, ...]:
+    return (slice(None),) * len(buffer.ty.shape)
+
+
+def _output(layout: Layout, s: tirx.Expr, quantization: Quantization | None) -> Output:
+    """The arguments behind the keys and values."""
+    if quantization is None:
+        return FloatOutput(T.arg("out", T.buffer((1, s, layout.heads, layout.head_dim), "float32")))
+    columns = layout.heads * layout.head_dim
+    step = T.arg("step", T.buffer((columns,) if quantization.per_channel else (), "float32"))
+    integers = T.arg("integers", T.buffer((s, columns), "int8"))
+    residual = T.arg("residual", T.buffer((s, columns), "float32")) if quantization.residual else None
+    return QuantizedOutput(integers, residual, step, layout.head_dim)
+
+
+def _emit(op: Operands) -> None:
+    """The kernel for the number of rows at hand."""
+    with T.If(op.rows <= MOST_ROWS):
+        with T.Then():
+            emit_rows(op)
+        with T.Else(), T.If(op.rows <= 16):
+            with T.Then():
+                emit_tiles(op, 16, op.layout.neighbours, 16)
+            with T.Else():
+                emit_tiles(op, 32, 1, 256)

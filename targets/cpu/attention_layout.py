@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from tvm import tirx
 from tvm.script import tirx as T  # noqa: N812
 
+from targets.cpu.attention_output import Output
+
 # Keys whose scores are known when the running softmax moves on; also its partial sums, key modulo 16.
 BLOCK = 64
 SUMS = 16
@@ -19,7 +21,7 @@ _CHANNELS = 1024
 
 @dataclass(frozen=True)
 class Layout:
-    """Extents and mask; q and out are [1, s, heads, head_dim], k and v [1, t, kv_heads, head_dim].
+    """Extents and mask; q is [1, s, heads, head_dim], k and v [1, t, kv_heads, head_dim].
 
     A *row* is a query of one head; the rows that read a key head are numbered position first.
     """
@@ -50,7 +52,7 @@ class Operands:
     q: tirx.Var
     k: tirx.Var
     v: tirx.Var
-    out: tirx.Var
+    out: Output
     s: tirx.Expr
     t: tirx.Expr
     layout: Layout

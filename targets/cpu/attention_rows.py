@@ -85,10 +85,10 @@ class _Row:
     at: tirx.Expr
     row: tirx.Expr
 
-    def _place(self, e: tirx.Expr) -> list[tirx.Expr]:
-        """Where the row's query and its result are."""
+    def _place(self) -> tuple[tirx.Expr, tirx.Expr]:
+        """Position and head of the row's query."""
         group = self.op.layout.group
-        return [T.int64(0), self.row // group, self.head * group + self.row % group, e]
+        return self.row // group, self.head * group + self.row % group
 
     def start(self) -> None:
         """No keys seen yet."""
@@ -98,7 +98,7 @@ class _Row:
             T.buffer_store(scratch.sums, T.float32(0), [at, c])
         with T.serial(T.int64(self.op.layout.head_dim)) as e:
             T.buffer_store(scratch.results, T.float32(0), [at, e])
-            T.buffer_store(scratch.queries, self.op.q[tuple(self._place(e))] * scale, [at, e])
+            T.buffer_store(scratch.queries, self.op.q[0, *self._place(), e] * scale, [at, e])
 
     def attend(self, begin: tirx.Expr, seen: tirx.Expr) -> None:
         """Go on with the block of keys from ``begin``; the row sees the keys up to ``seen``."""
@@ -159,7 +159,7 @@ class _Row:
         partial = self.scratch.sums[self.at, T.ramp(0, 1, SUMS)]
         total = T.bind(T.call_llvm_pure_intrin("float32", "llvm.vector.reduce.fadd", T.float32(0), partial))
         with T.serial(T.int64(self.op.layout.head_dim)) as e:
-            T.buffer_store(self.op.out, self.scratch.results[self.at, e] / total, self._place(e))
+            self.op.out.store(*self._place(), e, self.scratch.results[self.at, e] / total)
 
 
 def emit_rows(op: Operands) -> None:

@@ -224,8 +224,7 @@ class _Tile:
         """Channels ``e`` of the result of the row in a lane, if there is one."""
         row, group = T.bind(self.first + lane), self.op.layout.group
         with T.If(row <= self.last), T.Then():
-            place = [T.int64(0), row // group, self.head * group + row % group, e]
-            T.buffer_store(self.op.out, value, place)
+            self.op.out.store(row // group, self.head * group + row % group, e, value)
 
 
 def _load_block(scratch: _Scratch, op: Operands, head: tirx.Expr, begin: tirx.Expr, count: tirx.Expr) -> None:

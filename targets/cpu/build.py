@@ -10,6 +10,7 @@ from pathlib import Path
 import tvm
 from tvm import relax, tirx
 
+from targets.cpu.fuse_attention_quantize import FuseAttentionQuantize
 from targets.cpu.join_outputs import JoinOutputs
 from targets.cpu.legalize import legalize_map
 from targets.cpu.named_kernels import BindNamedKernels
@@ -21,6 +22,8 @@ def lowering_passes(target: tvm.target.Target) -> list[tvm.ir.transform.Pass]:
     """Relax ops to scheduled PrimFuncs."""
     return [
         BindNamedKernels(target),
+        FuseAttentionQuantize(),
+        relax.transform.DeadCodeElimination(),
         relax.transform.LegalizeOps(legalize_map()),
         relax.transform.FoldConstant(),
         relax.transform.AnnotateTIROpPattern(),

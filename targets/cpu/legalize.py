@@ -9,9 +9,8 @@ from tvm import relax, te, tirx
 from tvm_ffi import structural_equal
 
 from targets.cpu import vector_math
-from targets.cpu.attention import attention
-from targets.cpu.errors import LoweringError
 from targets.cpu.kernel import INJECTIVE_PATTERN, TRANSCENDENTAL
+from targets.cpu.legalize_attention import legalize_attention
 
 Legalizer = Callable[[relax.BlockBuilder, tvm.ir.Call], relax.Expr]
 
@@ -36,7 +35,7 @@ def legalize_map() -> dict[str, Legalizer]:
         "relax.nn.softmax": _softmax,
         "relax.nn.rms_norm": _rms_norm,
         "relax.nn.layer_norm": _layer_norm,
-        "relax.nn.attention": _attention,
+        "relax.nn.attention": legalize_attention,
     }
 
 
@@ -144,28 +143,3 @@ def _layer_norm(bb: relax.BlockBuilder, call: tvm.ir.Call) -> relax.Expr:
     if not _is_over_last_axis(call) or not (call.attrs.center and call.attrs.scale):
         return _stock("relax.nn.layer_norm", bb, call)
     return _norm(bb, _layer_norm_over_last_axis(float(call.attrs.epsilon)), call, "layer_norm")
-
-
-def _attention(bb: relax.BlockBuilder, call: tvm.ir.Call) -> relax.Expr:
-    q, k, v = (arg.ty for arg in call.args[:3])
-    _check_attention(call, q, k, v)
-    heads, kv_heads, head_dim = int(q.shape[2]), int(k.shape[2]), int(q.shape[3])
-    scale = float(call.attrs.scale) if call.attrs.scale is not None else head_dim**-0.5
-    window = int(call.attrs.window_size) if call.attrs.window_size is not None else 0
-    kernel = attention(heads, kv_heads, head_dim, scale, call.attrs.causal_mask is not None, window)
-    return relax.call_tir(bb.add_func(kernel, "attention"), list(call.args), out_ty=call.ty)
-
-
-def _check_attention(call: tvm.ir.Call, *operands: relax.TensorType) -> None:
-    mask, window = call.attrs.causal_mask, call.attrs.window_size
-    if mask not in (None, "BottomRight") or (window is not None and (mask is None or int(window) < 1)):
-        raise LoweringError(
-            f"attention with causal_mask={mask}, window_size={window}: "
-            f"expected causal_mask None or 'BottomRight', and a positive window with the latter only"
-        )
-    for ty in operands:
-        static = all(isinstance(ty.shape[axis], tirx.IntImm) for axis in (0, 2, 3))
-        if ty.dtype != "float32" or not static or int(ty.shape[0]) != 1:
-            raise LoweringError(f"attention over {ty}: expected [1, length, heads, head_dim] float32")
-    if int(operands[0].shape[3]) != int(operands[2].shape[3]):
-        raise LoweringError(f"attention with values {operands[2]}: expected the head_dim of {operands[0]}")

@@ -37,8 +37,11 @@ def fma(a: tirx.Expr, b: tirx.Expr, c: tirx.Expr) -> tirx.Expr:
 
 
 def round_half_even(x: tirx.Expr) -> tirx.Expr:
-    """The nearest integer, ties to the even one: one instruction, where ``nearbyint`` is a call per lane."""
-    return tirx.call_llvm_pure_intrin(_F32, "llvm.roundeven", x)
+    """The nearest integer, ties to the even one; also of a vector.
+
+    One instruction, where ``nearbyint`` is a call per lane.
+    """
+    return tirx.call_llvm_pure_intrin(x.ty, "llvm.roundeven", x)
 
 
 def _let(name: str, value: tirx.Expr, body: Callable[[tirx.Expr], tirx.Expr]) -> tirx.Expr:

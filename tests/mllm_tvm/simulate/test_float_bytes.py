@@ -41,15 +41,25 @@ def kernel_bytes(call: relax.Call, output: relax.Var) -> float:
     return written + sum(size * min(count, elements) / count for count, size in read if count)
 
 
-def function_bytes(function: relax.Function) -> float:
-    """A row of all its kernels; reshapes only rename."""
+def kernels(function: relax.Function) -> list[relax.VarBinding]:
+    """Reshapes only rename."""
     bindings = [binding for block in function.body.blocks for binding in block.bindings]
-    kernels = [
-        b for b in bindings if isinstance(b.value, relax.Call) and isinstance(b.value.args[0], ir.GlobalVar)
-    ]
-    return sum(
-        kernel_bytes(b.value, b.var) for b in kernels if not b.value.args[0].name_hint.startswith("reshape")
-    )
+    calls = [b for b in bindings if isinstance(b.value, relax.Call)]
+    named = [b for b in calls if isinstance(b.value.args[0], ir.GlobalVar)]
+    return [b for b in named if not b.value.args[0].name_hint.startswith(("reshape", "expand_dims"))]
+
+
+def function_bytes(function: relax.Function) -> float:
+    """A row of all its kernels."""
+    return sum(kernel_bytes(b.value, b.var) for b in kernels(function))
+
+
+def written_bytes(function: relax.Function) -> int:
+    """A row of the result of its only kernel: what attention reads is counted by tokens it attends to."""
+    (kernel,) = kernels(function)
+    outputs = kernel.var.ty.fields if isinstance(kernel.var.ty, ir.TupleType) else [kernel.var.ty]
+    sizes = ((output.shape.values[1:], np.dtype(str(output.dtype)).itemsize) for output in outputs)
+    return sum(size * prod(int(extent) for extent in shape) for shape, size in sizes)
 
 
 @pytest.mark.parametrize("shadow", [False, True])
@@ -60,15 +70,17 @@ def test_float_functions_move_the_compilers_bytes(name: str, shadow: bool, tmp_p
     calls = [graph.graph.calls[index] for index in graph.live if not graph.is_head(index)]
     names = [call.function for call in calls]
     used = {str(g.name_hint): f for g, f in module.functions_items() if g.name_hint in names}
-    floats = {n: f for n, f in used.items() if graph.functions[n].kind == "float"}
-    public = {ir.GlobalVar(n): f.with_attr("global_symbol", n) for n, f in floats.items()}
+    charged = {n: f for n, f in used.items() if graph.functions[n].kind in ("float", "dynamic")}
+    public = {ir.GlobalVar(n): f.with_attr("global_symbol", n) for n, f in charged.items()}
     lowered = lower(ir.IRModule(public), cpu_target())
     program = chunk_program(
         replace(find_model(name), layers=LAYERS), replace(OURS, pruned_share=0.0 if shadow else 1.0)
     )
     ops = {op.name: op for op in program if not op.head}
     for op, function in list(zip(ops.values(), names, strict=True))[1:]:  # the first embeds tokens too
-        if function in floats:
+        if graph.functions[function].kind == "dynamic":
+            assert op.work.float_bytes == written_bytes(lowered[function])
+        elif function in charged:
             # The simulator has what a shadow's result takes to be added among the shadow's own bytes.
             shadows = [dep.removesuffix(".shadow") for dep in op.deps if dep.endswith(".shadow")]
             simulated = op.work.float_bytes + sum(ops[linear].out_bytes for linear in shadows)
