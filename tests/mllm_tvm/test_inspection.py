@@ -36,7 +36,9 @@ def test_real_models_share_more_than_the_paper(name: str) -> None:
     assert PAPER_SHARED <= sharing.shared_share < 1
     assert PAPER_SAVED <= sharing.saved_share < 1
     dynamic = [use for use in sharing.functions if use.kind == "dynamic"]
-    assert [(use.calls, use.parameter_bytes) for use in dynamic] == [(MODELS[name].layers, 0)]
+    assert len(dynamic) == 2  # with and without what does not fit int8
+    assert sum(use.calls for use in dynamic) == MODELS[name].layers
+    assert sum(use.parameter_bytes for use in dynamic) == 4 * MODELS[name].layers
     weights = MODELS[name].linear_weights + MODELS[name].head_weights
     assert sum(use.parameter_bytes for use in sharing.functions if use.kind == "linear") == weights
 

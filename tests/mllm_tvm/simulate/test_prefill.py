@@ -124,7 +124,6 @@ def test_head_is_the_last_row() -> None:
         ("qkv", False),
         ("rotary", False),
         ("attention", True),
-        ("quantize", True),
         ("o", True),
         ("norm2", True),
         ("mlp", True),
