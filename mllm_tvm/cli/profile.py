@@ -43,20 +43,20 @@ def execute(args: argparse.Namespace) -> int:
 
 def _execute_device(args: argparse.Namespace) -> int:
     from mllm_tvm.report.write import write_text
-    from mllm_tvm.simulate.measure import measure_device, measured_profile, profile_text
+    from mllm_tvm.simulate.measure import measure_device, measured_profile
     from mllm_tvm.simulate.profile import load_profile
+    from mllm_tvm.simulate.profile_text import profile_text
 
     base = load_profile(args.base)
     found = measure_device(args.device, base.npu.clock_hz)
     profile = measured_profile(base, found, args.name or args.device)
-    counted = "packets / clock" if found.by_packets else "wall time of calls"
-    about = f"Measured on {args.device} by {counted}; the rest is {base.name}'s."
-    if args.to:
-        write_text(Path(args.to), profile_text(profile, about))
+    text = profile_text(profile, base)
+    if args.to is not None:
+        write_text(Path(args.to), text)
     if args.json:
-        print(json.dumps({**asdict(profile), "measured_by": counted}))
-    elif args.to:
-        print(f"{args.to}: {profile.npu.int8_macs_per_s / 1e9:.1f} GMAC/s, {counted}")
+        print(json.dumps({**asdict(profile), "measured_by": found.counted}))
+    elif args.to is not None:
+        print(f"{args.to}: {profile.npu.int8_macs_per_s / 1e9:.1f} GMAC/s, by {found.counted}")
     else:
-        print(profile_text(profile, about), end="")
+        print(text, end="")
     return 0

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
 import pytest
 
 from mllm_tvm.simulate.errors import SimulationError
-from mllm_tvm.simulate.measure import Measurement, measured_profile, profile_text
+from mllm_tvm.simulate.measure import STREAMED, K, Measurement, N, measured_profile
 from mllm_tvm.simulate.profile import load_profile, parse_profile, profile_names
+from mllm_tvm.simulate.profile_text import profile_text
 
 TEXT = (resources.files("mllm_tvm") / "profiles" / "snapdragon-8gen3.toml").read_text("utf-8")
 
@@ -58,22 +60,33 @@ def test_unknown_profiles(tmp_path: Path) -> None:
         load_profile(str(binary))
 
 
-def test_a_profile_survives_its_file(tmp_path: Path) -> None:
-    profile = load_profile("snapdragon-8gen3")
+@pytest.mark.parametrize("name", ["qemu-hvx", "snapdragon-8gen3"])
+def test_a_profile_survives_its_file(tmp_path: Path, name: str) -> None:
+    shipped = load_profile(name)
+    odd = 'a "name"\nwith \\ and \x7f'
+    profile = replace(shipped, name=odd, npu=replace(shipped.npu, launch_s=50.15e-6, clock_hz=1234567890.0))
     file = tmp_path / "mine.toml"
-    file.write_text(profile_text(profile, "about"))
+    file.write_text(profile_text(profile, shipped))
     assert load_profile(str(file)) == profile
+    assert "launch_s = 50.15e-6  # measured\n" in file.read_text()
+    assert "clock_hz = 1.23456789e9  # measured\n" in file.read_text()
+    assert file.read_text().count("# measured") == 2
 
 
 def test_measured_figures_replace_the_base() -> None:
     """1 GMAC/s at 16 rows and half of it at 1 row, by packets and by wall time."""
     base = load_profile("qemu-hvx")
-    size = 1024 * 1024
-    seconds = {1: size / 0.5e9, 16: 16 * size / 1e9}
-    emulated = measured_profile(base, Measurement(seconds, 1e-6, by_packets=True), "emulated")
+    seconds = {1: K * N / 0.5e9, 16: 16 * K * N / 1e9}
+    emulated = measured_profile(base, Measurement(seconds, 1e-6, None), "emulated")
     assert emulated.npu.int8_macs_per_s == pytest.approx(1e9)
     assert emulated.npu.chunk_efficiency == {"1": 0.5, "16": 1.0}
     assert emulated.npu.launch_s == base.npu.launch_s
-    timed = measured_profile(base, Measurement(seconds, 1e-4, by_packets=False), "timed")
-    assert timed.npu.launch_s == 1e-4
-    assert timed.npu.bandwidth_bytes_per_s == pytest.approx(0.5e9, rel=0.06)
+    launched = {rows: taken + 1e-4 for rows, taken in seconds.items()}
+    streamed = STREAMED[1] * STREAMED[2] / 20e9 + 1e-4
+    timed = measured_profile(base, Measurement(launched, 1e-4, streamed), "timed")
+    assert timed.npu.chunk_efficiency == {"1": 0.5, "16": 1.0}
+    assert timed.npu.launch_s == timed.npu.synchronization_s == 1e-4
+    assert timed.npu.bandwidth_bytes_per_s == timed.npu.dma_bytes_per_s == pytest.approx(20e9)
+    for noisy in (Measurement(launched, 1.0, streamed), Measurement(launched, 1e-4, 1e-4)):
+        with pytest.raises(SimulationError, match="no longer than an empty one"):
+            measured_profile(base, noisy, "noisy")
