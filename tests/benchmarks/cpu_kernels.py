@@ -166,11 +166,11 @@ def cases(size: int) -> list[Case]:
 
 def _ours(case: Case) -> Run:
     vm = virtual_machine(module({"f": case.function}))
-    tensors = [_in_numpy_memory(array) for array in case.arguments]
+    tensors = [in_numpy_memory(array) for array in case.arguments]
     return lambda: vm["f"](*tensors)
 
 
-def _in_numpy_memory(array: np.ndarray) -> tvm.runtime.Tensor:
+def in_numpy_memory(array: np.ndarray) -> tvm.runtime.Tensor:
     """An aligned copy in the kind of memory the peers read: NumPy asks for huge pages, TVM does not."""
     copy = aligned_empty(array.shape, str(array.dtype))
     copy[...] = array
@@ -239,14 +239,14 @@ def measure(case: Case, threads: int, rounds: int) -> dict[str, object]:
     for _ in range(rounds):
         for name, run in runs.items():
             time.sleep(_SETTLE_S)
-            best[name] = min(best[name], _turn(run, clock))
+            best[name] = min(best[name], turn(run, clock))
     peers = [value for name, value in best.items() if name != "ours"]
     ratio = round(min(peers) / best["ours"], 3) if peers else None
     times = {name: round(value, 1) for name, value in best.items()}
     return {"kernel": case.name, "threads": threads, "us": times, "ratio": ratio}
 
 
-def _turn(run: Run, clock: Callable[[], float]) -> float:
+def turn(run: Run, clock: Callable[[], float]) -> float:
     """Microseconds of the fastest call of a turn."""
     end = time.perf_counter() + _TURN_S
     best = float("inf")
