@@ -42,7 +42,9 @@ def findings_text(found: Findings) -> str:
     lines += [title(found.summary), *(f"  {name}: {value}" for name, value in facts(found.summary).items())]
     if found.steps:
         lines += ["ablation:", *map(_step_line, found.steps)]
-    lines += [f"  x{factor:.3f} {name}" for name, factor in found.levers.items()]
+    if found.levers:
+        lines.append("levers, each over those before it, from the paper's configuration to ours:")
+        lines += [f"  x {factor:.3f}  {name}" for name, factor in found.levers.items()]
     return "\n".join([*lines, "energy model:", *(f"  {assumption}" for assumption in found.assumptions)])
 
 

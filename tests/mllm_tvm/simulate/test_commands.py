@@ -80,6 +80,9 @@ def test_ablation_and_pictures(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     events = [event for event in json.loads(trace.read_text())["traceEvents"] if event["ph"] == "X"]
     assert max(event["ts"] + event["dur"] for event in events) == pytest.approx(data["prefill_s"] * 1e6)
     assert 'id="ablation"' in report.read_text()
+    _, out, _ = run(capsys, "--ablation", "--levers", "--prompt", "64")
+    assert [line.split()[0] for line in out.split("ablation:\n")[1].splitlines()[:6]] == names
+    assert out.count("  x ") == 8
 
 
 def test_search_writes_a_plan(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 import time
 from dataclasses import replace
 from statistics import mean
@@ -76,6 +77,14 @@ def test_optimum_by_hand() -> None:
     assert optimal_makespan(tasks) == pytest.approx(3.0)
     with pytest.raises(ScheduleError, match="depends on task 9: there is none"):
         optimal_makespan([Task(0, "cpu", (9,), 1.0)])
+
+
+def test_optimum_without_the_solver(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ortools.sat.python", None)
+    with pytest.raises(
+        SimulationError, match=r"exact schedules need OR-Tools .*pip install mllm-tvm\[optimum\]"
+    ):
+        optimal_makespan([Task(0, "cpu", (), 1.0)])
 
 
 def test_optimum_that_cannot_be_proven_in_time() -> None:
