@@ -16,7 +16,7 @@ from pathlib import Path
 from mllm_tvm.errors import CalibrationError
 from mllm_tvm.frontend.model import Model
 from mllm_tvm.progress import progress as progress_bar
-from mllm_tvm.quantization.hot_rows import Memory
+from mllm_tvm.quantization.hot_rows import model_bytes
 from mllm_tvm.quantization.linear_inputs import LinearInputs
 from mllm_tvm.quantization.outliers import OutlierCounter, with_outliers
 from mllm_tvm.quantization.schemes import (
@@ -106,11 +106,11 @@ class Calibration:
         """The recipe of a scheme of ``SCHEMES``, its outliers counted; nothing is pruned."""
         settings = settings or SchemeSettings()
         activation = SCHEMES[scheme].activation
-        memory = Memory.of(self.model, (weight for group in self.groups for weight in group.weights))
+        size = model_bytes(self.model, (weight for group in self.groups for weight in group.weights))
         counters = [
             OutlierCounter(linear, activation, group.matrix.shape[1])
             for linear, group in zip(
-                SCHEMES[scheme].linears(self.groups, settings, memory), self.groups, strict=True
+                SCHEMES[scheme].linears(self.groups, settings, size), self.groups, strict=True
             )
         ]
         if any(counter.linear.shadow for counter in counters):
@@ -119,7 +119,7 @@ class Calibration:
             model_hash=self.model.config.content_hash,
             percentile=settings.percentile,
             tokens=self.tokens,
-            linears=with_outliers(counters, memory, settings.hot_share),
+            linears=with_outliers(counters, size, settings.hot_share),
             scheme=scheme,
             activation=activation,
             rotated=SCHEMES[scheme].rotated,

@@ -15,7 +15,7 @@ import numpy as np
 
 from mllm_tvm.quantization.clipping import Step, candidate_steps
 from mllm_tvm.quantization.histogram import INT8_LIMIT
-from mllm_tvm.quantization.hot_rows import Memory, Outliers, bytes_needed
+from mllm_tvm.quantization.hot_rows import ITEM_BYTES, Outliers, bytes_needed
 from mllm_tvm.quantization.statistics import LinearStatistics
 
 # More than this share of a linear's channels per token would no longer be outliers.
@@ -38,18 +38,18 @@ class Budget:
 
     outliers: float
     hot_share: float
-    memory: Memory
+    model_bytes: int
 
     @property
     def hot_bytes(self) -> float:
         """The most that float rows may take."""
-        return self.hot_share * self.memory.model_bytes
+        return self.hot_share * self.model_bytes
 
 
 def allocate(groups: Sequence[LinearStatistics], budget: Budget) -> list[Step]:
     """A step for each group of linears: the least total error within the budget."""
     channels = sum(len(group.matrix) * len(group.weights) for group in groups)
-    curves = [_Curve.of(group, budget.memory, channels) for group in groups]
+    curves = [_Curve.of(group, budget.model_bytes, channels) for group in groups]
     # Not bisected: rows that serve most of few, rare outliers take more memory again.
     few = [price for price in _PRICES if _share(curves, price) <= budget.outliers] or [_PRICES[-1]]
     found = (price for price in few if price <= _DEAREST and _bytes(curves, price) <= budget.hot_bytes)
@@ -83,7 +83,7 @@ class _Curve:
     row_bytes: int
 
     @staticmethod
-    def of(group: LinearStatistics, memory: Memory, channels: int) -> _Curve:
+    def of(group: LinearStatistics, model_bytes: int, channels: int) -> _Curve:
         smoothing = group.smoothing(0.0)
         sizes = candidate_steps(group, 0.0)
         exceeding = group.channels.exceeding(sizes * (INT8_LIMIT + 0.5))
@@ -92,8 +92,8 @@ class _Curve:
         allowed = exceeding.mean(axis=1) <= _LARGEST_SHARE
         sizes, exceeding = sizes[allowed], exceeding[allowed]
         shares = exceeding.mean(axis=1)
-        readers, row_bytes = len(group.weights), group.matrix.shape[1] * memory.itemsize
-        rent = _RENT * channels * row_bytes / memory.model_bytes / readers
+        readers, row_bytes = len(group.weights), group.matrix.shape[1] * ITEM_BYTES
+        rent = _RENT * channels * row_bytes / model_bytes / readers
         noise = (smoothing.histogram.rounding_noise(sizes) + smoothing.weight_noise) / group.signal
         costs = np.minimum(exceeding, rent).mean(axis=1) + _HOT_PRICE * shares
         return _Curve(sizes, noise, shares, costs, exceeding, readers, row_bytes)

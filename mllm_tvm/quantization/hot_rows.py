@@ -19,27 +19,20 @@ from relax_passes.graph import bindings, op_name, operands, split_params, static
 SERVED = 0.83
 
 
-@dataclass(frozen=True)
-class Memory:
-    """Bytes of the model's parameters, the linears' in int8, and of one element of a float row.
+ITEM_BYTES = 2
+"""Of an element of a float row or of the token embedding, whatever the model's file stores: the same weights
+have to give the same recipe, from every kind of file."""
 
-    Float rows and the token embedding count 16 bits a value, whatever the model's file stores: the same
-    weights have to give the same recipe, from every kind of file.
-    """
 
-    model_bytes: int
-    itemsize: int
-
-    @staticmethod
-    def of(model: Model, linears: Iterable[str]) -> Memory:
-        """The memory of ``model`` with these weights in int8."""
-        int8, main = set(linears), model.module["main"]
-        tables = _token_embeddings(main)
-        size = 0
-        for parameter in split_params(main)[1]:
-            itemsize = 1 if parameter.name in int8 else 2 if parameter in tables else 4
-            size += itemsize * math.prod(static_shape(parameter))
-        return Memory(size, itemsize=2)
+def model_bytes(model: Model, linears: Iterable[str]) -> int:
+    """Bytes of the parameters of ``model`` with these weights in int8."""
+    int8, main = set(linears), model.module["main"]
+    tables = _token_embeddings(main)
+    size = 0
+    for parameter in split_params(main)[1]:
+        itemsize = 1 if parameter.name in int8 else ITEM_BYTES if parameter in tables else 4
+        size += itemsize * math.prod(static_shape(parameter))
+    return size
 
 
 def _token_embeddings(main: relax.Function) -> set[relax.Var]:

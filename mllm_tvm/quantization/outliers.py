@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from mllm_tvm.quantization.histogram import INT8_LIMIT
-from mllm_tvm.quantization.hot_rows import Memory, Outliers, choose_hot
+from mllm_tvm.quantization.hot_rows import ITEM_BYTES, Outliers, choose_hot
 from mllm_tvm.recipe import LinearRecipe
 from relax_passes.quantize_w8a8 import LLM_INT8
 
@@ -43,7 +43,7 @@ class OutlierCounter:
 
 
 def with_outliers(
-    counters: Sequence[OutlierCounter], memory: Memory, hot_share: float
+    counters: Sequence[OutlierCounter], model_bytes: int, hot_share: float
 ) -> tuple[LinearRecipe, ...]:
     """The linears with their outlier statistics; hot rows take at most ``hot_share`` of the model's memory.
 
@@ -53,11 +53,11 @@ def with_outliers(
         Outliers(
             counter.counts if counter.linear.shadow else np.zeros(0),
             len(counter.linear.weights),
-            counter.columns * memory.itemsize,
+            counter.columns * ITEM_BYTES,
         )
         for counter in counters
     ]
-    hot = choose_hot(found, hot_share * memory.model_bytes)
+    hot = choose_hot(found, hot_share * model_bytes)
     return tuple(
         _with_outliers(counter, list(counter.linear.float_channels) or channels)
         for counter, channels in zip(counters, hot, strict=True)

@@ -26,7 +26,6 @@ from mllm_tvm.errors import CalibrationError
 from mllm_tvm.quantization.allocation import Budget, allocate
 from mllm_tvm.quantization.clipping import Step, abs_max_step, best_clipping, step_of
 from mllm_tvm.quantization.histogram import INT8_LIMIT
-from mllm_tvm.quantization.hot_rows import Memory
 from mllm_tvm.quantization.statistics import LinearStatistics
 from mllm_tvm.recipe import LinearRecipe
 from relax_passes.quantize_w8a8 import LLM_INT8, PER_TOKEN, STATIC
@@ -72,13 +71,15 @@ class Scheme:
     """How a scheme makes linears from statistics, before outliers are counted."""
 
     activation: str
-    linears: Callable[[Sequence[LinearStatistics], SchemeSettings, Memory], list[LinearRecipe]]
+    linears: Callable[[Sequence[LinearStatistics], SchemeSettings, int], list[LinearRecipe]]
     rotated: bool = False
 
 
-def _ours(groups: Sequence[LinearStatistics], settings: SchemeSettings, memory: Memory) -> list[LinearRecipe]:
+def _ours(
+    groups: Sequence[LinearStatistics], settings: SchemeSettings, model_bytes: int
+) -> list[LinearRecipe]:
     if settings.percentile is None:
-        steps = _searched(groups, Budget(settings.outlier_budget, settings.hot_share, memory))
+        steps = _searched(groups, Budget(settings.outlier_budget, settings.hot_share, model_bytes))
     else:
         steps = [step_of(group, _limit(group, settings.percentile)) for group in groups]
     return [

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from mllm_tvm.errors import CalibrationError
-from mllm_tvm.quantization.hot_rows import Memory
 from mllm_tvm.quantization.reference import quantized_linear
 from mllm_tvm.quantization.schemes import SCHEMES, SchemeSettings
 from mllm_tvm.quantization.statistics import LinearStatistics
@@ -22,8 +21,7 @@ def _group(factor=1.0, name="w"):
 
 
 def _linear(scheme, group):
-    memory = Memory(group.matrix.size, 2)
-    return SCHEMES[scheme].linears([group], SchemeSettings(hot_share=1.0), memory)[0]
+    return SCHEMES[scheme].linears([group], SchemeSettings(hot_share=1.0), group.matrix.size)[0]
 
 
 def _ratio(x, weight, linear):

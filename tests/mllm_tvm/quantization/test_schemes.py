@@ -14,7 +14,7 @@ from mllm_tvm.frontend import load_model
 from mllm_tvm.frontend.float_model import FloatModel
 from mllm_tvm.parameters import make_parameter
 from mllm_tvm.quantization.executor import QuantizedModel
-from mllm_tvm.quantization.hot_rows import Memory
+from mllm_tvm.quantization.hot_rows import ITEM_BYTES, model_bytes
 from mllm_tvm.quantization.pruning import PrunedPoint, PruningMeter, pick_share, prune, ranked
 from mllm_tvm.quantization.reference import quantized_linear
 from mllm_tvm.quantization.rotation import hadamard, rotate
@@ -155,11 +155,11 @@ def test_hot_rows_stay_within_their_memory(calibration):
     """A budget that binds; the chosen channels serve more outliers than others of the same linear."""
     for share in (0.01, 0.05):
         recipe = calibration.recipe("ours", SchemeSettings(0.01, hot_share=share))
-        memory = Memory.of(calibration.model, recipe.schemes())
+        size = model_bytes(calibration.model, recipe.schemes())
         sizes = [
             len(linear.hot_channels) * group.matrix.shape[1] for linear, group in _pairs(recipe, calibration)
         ]
-        assert 0 < sum(sizes) * memory.itemsize <= share * memory.model_bytes
+        assert 0 < sum(sizes) * ITEM_BYTES <= share * size
         for linear in recipe.linears:
             listed = [channel for channel, _ in linear.outlier_channels]
             assert list(linear.hot_channels) == listed[: len(linear.hot_channels)]
