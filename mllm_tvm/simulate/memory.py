@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from bisect import bisect_right
 from dataclasses import dataclass
 
@@ -32,8 +33,8 @@ class MemoryUse:
         return sum(vars(self).values())
 
 
-def memory_use(model: ModelShape, configuration: Configuration, prompt: int) -> MemoryUse:
-    """Peak bytes of a prefill: int8 linears, int8 head, float16 embedding, float32 caches and buffers.
+def memory_use(model: ModelShape, configuration: Configuration, prompt: int, output: int = 0) -> MemoryUse:
+    """Peak bytes of a request: int8 linears, int8 head, float16 embedding, float32 caches and buffers.
 
     A layer with shadows keeps the float32 rows of its hot outlier channels: at most 3 % of them. Integer MLPs
     have none.
@@ -49,7 +50,7 @@ def memory_use(model: ModelShape, configuration: Configuration, prompt: int) -> 
         npu_weights=model.linear_weights,
         embedding=2 * model.head_weights,
         head=model.head_weights,
-        kv_cache=model.kv_bytes(prompt),
+        kv_cache=model.kv_bytes(prompt + output),
         shadow_rows=4 * hot * columns * len(shadows),
         activations=4 * _BUFFERS * longest * widest,
     )
@@ -64,16 +65,16 @@ def npu_bytes(model: ModelShape, configuration: Configuration, prompt: int) -> i
 
 
 def check_memory(
-    model: ModelShape, configuration: Configuration, profile: DeviceProfile, prompt: int
+    model: ModelShape, configuration: Configuration, profile: DeviceProfile, prompt: int, output: int = 0
 ) -> None:
     """Raises ModelTooLargeError, with what would fit, when the NPU or the device cannot hold the model."""
     _check_npu(model, configuration, profile, prompt)
-    needed, limit = memory_use(model, configuration, prompt).total, profile.cpu.memory_bytes
+    needed, limit = memory_use(model, configuration, prompt, output).total, profile.cpu.memory_bytes
     if needed > limit:
-        longest = _longest_prompt(model, configuration, limit, prompt)
+        longest = _longest_prompt(model, configuration, limit)
         raise ModelTooLargeError(
-            f"{model.name} with a prompt of {prompt} tokens needs {needed / 1e9:.2f} GB of memory, "
-            f"{profile.name} has {limit / 1e9:.2f} GB: {(needed - limit) / 1e9:.2f} GB too much. "
+            f"{model.name} with {prompt} prompt tokens and {output} output tokens needs {needed / 1e9:.2f} GB "
+            f"of memory, {profile.name} has {limit / 1e9:.2f} GB: {(needed - limit) / 1e9:.2f} GB too much. "
             f"What fits: {f'prompts of up to {longest} tokens' if longest else 'no prompt'}"
         )
 
@@ -93,7 +94,7 @@ def _check_npu(model: ModelShape, configuration: Configuration, profile: DeviceP
     )
 
 
-def _longest_prompt(model: ModelShape, configuration: Configuration, limit: int, too_long: int) -> int:
-    """Tokens of the longest prompt below ``too_long`` that fits in ``limit`` bytes; 0 for none."""
-    sizes = range(1, too_long)
+def _longest_prompt(model: ModelShape, configuration: Configuration, limit: int) -> int:
+    """Tokens of the longest prompt that fits in ``limit`` bytes, of which each takes some; 0 for none."""
+    sizes = range(1, min(limit, sys.maxsize))
     return bisect_right(sizes, limit, key=lambda prompt: memory_use(model, configuration, prompt).total)

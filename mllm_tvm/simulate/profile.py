@@ -18,8 +18,8 @@ from .errors import SimulationError
 
 SUFFIX = ".toml"
 _ROWS = re.compile("[1-9][0-9]{0,8}")
-_MOST = 1e30
-"""Larger figures are slips: they would only overflow."""
+_LEAST, _MOST = 1e-30, 1e30
+"""Smaller and larger figures are slips: they would only overflow."""
 _MAY_BE_ZERO = {
     "launch_s",
     "synchronization_s",
@@ -158,7 +158,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
             raise SimulationError(f"{where} is {value!r}, expected a table")
         return _decode(hint, value, where)
     if hint is str:
-        if not isinstance(value, str):
+        if not isinstance(value, str) or not value.strip():
             raise SimulationError(f"{where} is {value!r}, expected text")
         return value
     if hint is int or hint is float:
@@ -170,9 +170,9 @@ def _number(value: Any, where: str, whole: bool) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or (whole and value % 1 != 0):
         raise SimulationError(f"{where} is {value!r}, expected a {'whole ' if whole else ''}number")
     zero = where.rsplit(" ", 1)[-1] in _MAY_BE_ZERO
-    if not (value > 0 or (zero and value == 0)) or value > _MOST:
+    if not (_LEAST <= value <= _MOST or (zero and value == 0)):
         least = "0 or more" if zero else "more than 0"
-        raise SimulationError(f"{where} is {value!r}, expected {least}, at most {_MOST:g}")
+        raise SimulationError(f"{where} is {value!r}, expected {least} ({_LEAST:g} to {_MOST:g})")
     return value
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from .configuration import Configuration
 from .decode import decode_busy_s
 from .energy import energy_j
-from .memory import memory_use
+from .memory import check_memory, memory_use
 from .models import ModelShape
 from .prefill import PrefillRun, simulate_prefill
 from .profile import DeviceProfile
@@ -51,7 +51,8 @@ class Summary:
 
 
 def simulate_request(request: Request, configuration: Configuration) -> tuple[Summary, PrefillRun]:
-    """The summary and the prefill it is of. Raises what ``simulate_prefill`` does."""
+    """The summary and the prefill it is of. Raises what ``simulate_prefill`` does, for the output too."""
+    check_memory(request.model, configuration, request.profile, request.prompt, max(request.output, 0))
     run = simulate_prefill(request.model, configuration, request.profile, request.prompt)
     return summarize(request, run), run
 
@@ -61,7 +62,7 @@ def summarize(request: Request, run: PrefillRun) -> Summary:
     busy, profile = run.busy_s, request.profile
     decode = decode_busy_s(request.model, profile, request.decode_on, request.prompt, request.output)
     decode_s = sum(decode.values())
-    memory = memory_use(request.model, run.configuration, request.prompt)
+    memory = memory_use(request.model, run.configuration, request.prompt, request.output)
     return Summary(
         model=request.model.name,
         profile=profile.name,

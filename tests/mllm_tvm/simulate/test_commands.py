@@ -133,6 +133,8 @@ def test_chunk_lengths_and_pruned_share(capsys: pytest.CaptureFixture[str]) -> N
         (["--pruned-share", "0.5,0.6"], "expected one share without --search"),
         (["--output", "-5"], "output has -5 tokens"),
         (["--prompt", "1000000"], "What fits: prompts of up to 55337 tokens"),
+        (["--prompt", "9" * 20], "What fits: prompts of up to 55337 tokens"),
+        (["--output", "9" * 11], "99999999999 output tokens needs"),
         (["--trace", ""], "names no file"),
         (["--model", "llama-2-7b", "--profile", "qemu-hvx"], "too much. What fits: 16 of its 32 layers"),
         (["--trace", "/no/such/folder/trace.json"], "cannot write /no/such/folder/trace.json"),
