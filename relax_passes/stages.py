@@ -114,10 +114,7 @@ def _continues_dynamic(
 def _join_floats(stages: Sequence[Stage], returned: Collection[relax.Expr]) -> list[Stage]:
     """Float stages that one float stage reads, and nothing else, become its beginning."""
     joined = dict(enumerate(stages))
-    readers: dict[relax.Var, set[int]] = {}
-    for i, stage in joined.items():
-        for value in stage.reads:
-            readers.setdefault(value, set()).add(i)
+    readers = _readers(stages)
     for i in reversed(range(len(stages))):
         values = {binding.var for binding in joined[i].bindings}
         found = set[int]().union(*(readers.get(value, ()) for value in values))
@@ -125,8 +122,17 @@ def _join_floats(stages: Sequence[Stage], returned: Collection[relax.Expr]) -> l
             continue
         (reader,) = found
         if joined[i].kind == joined[reader].kind == FLOAT:
-            for value in joined[i].reads:
+            beginning, end = joined.pop(i), joined[reader]
+            joined[reader] = Stage(end.level, FLOAT, beginning.bindings + end.bindings)
+            for value in beginning.reads:
                 readers[value] = readers[value] - {i} | {reader}
-            bindings_of_both = joined.pop(i).bindings + joined[reader].bindings
-            joined[reader] = Stage(joined[reader].level, FLOAT, bindings_of_both)
     return list(joined.values())
+
+
+def _readers(stages: Sequence[Stage]) -> dict[relax.Var, set[int]]:
+    """The stages that read each value from outside, by number."""
+    readers: dict[relax.Var, set[int]] = {}
+    for i, stage in enumerate(stages):
+        for value in stage.reads:
+            readers.setdefault(value, set()).add(i)
+    return readers
