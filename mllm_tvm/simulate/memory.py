@@ -73,8 +73,8 @@ def check_memory(
     if needed > limit:
         longest = _longest_prompt(model, configuration, limit)
         raise ModelTooLargeError(
-            f"{model.name} with {prompt} prompt tokens and {output} output tokens needs {needed / 1e9:.2f} GB "
-            f"of memory, {profile.name} has {limit / 1e9:.2f} GB: {(needed - limit) / 1e9:.2f} GB too much. "
+            f"{model.name} with {prompt} prompt and {output} output tokens needs {needed / 1e9:.2f} GB of "
+            f"memory, {profile.name} has {limit / 1e9:.2f} GB: {(needed - limit) / 1e9:.2f} GB too much. "
             f"What fits: {f'prompts of up to {longest} tokens' if longest else 'no prompt'}"
         )
 
