@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 import mllm_tvm as mt
 from mllm_tvm.build import CompileSettings, make_recipe
 from mllm_tvm.cli import main
+from mllm_tvm.recipe import Recipe
 from tests.mllm_tvm.frontend.tiny_models import save_llama
 
 TEXT = "Once upon a time there was a small dog who ran to the old tree. " * 3
@@ -25,6 +25,15 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def recipe(tiny: Path) -> Recipe:
+    """Half of the linears are pruned; it is saved as recipe.json."""
+    settings = CompileSettings(calibration=str(tiny / "text.txt"), pruned_share=0.5)
+    made = make_recipe(mt.load_model(tiny / "model"), settings)
+    made.save(tiny / "recipe.json")
+    return made
+
+
 def edited_plan(tiny: Path, **changes: object) -> Path:
     data = json.loads((tiny / "plan.json").read_text())
     file = tiny / "edited.json"
@@ -32,14 +41,17 @@ def edited_plan(tiny: Path, **changes: object) -> Path:
     return file
 
 
-def test_everything_a_plan_says_is_applied(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_everything_a_plan_says_is_applied(
+    tiny: Path, recipe: Recipe, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert any(linear.shadow for linear in recipe.linears)
     found = json.loads((tiny / "plan.json").read_text())
     assert found["placement"]["mlp"] == "npu"
     lengths = found["chunk_lengths"][:1]  # each takes seconds to compile
     plan = edited_plan(tiny, pruned_share=1.0, policy="paper", chunk_lengths=lengths)
     out = tiny / "artifact"
     capsys.readouterr()
-    arguments = ["--plan", str(plan), "--calibration", str(tiny / "text.txt"), "--json"]
+    arguments = ["--plan", str(plan), "--recipe", str(tiny / "recipe.json"), "--json"]
     assert main(["compile", str(tiny / "model"), str(out), *arguments]) == 0
     report = json.loads(capsys.readouterr().out)
     assert (report["chunk_lengths"], report["policy"]) == (lengths, "paper")
@@ -55,16 +67,12 @@ def test_everything_a_plan_says_is_applied(tiny: Path, capsys: pytest.CaptureFix
         assert engine.stats.policy == "in-order"
 
 
-def test_a_share_of_the_linears_is_pruned(tiny: Path) -> None:
-    model = mt.load_model(tiny / "model")
-    settings = CompileSettings(calibration=str(tiny / "text.txt"), pruned_share=0.5)
-    recipe = make_recipe(model, settings)
+def test_a_share_of_the_linears_is_pruned(tiny: Path, recipe: Recipe) -> None:
     linears = sum(len(linear.weights) for linear in recipe.linears)
     pruned = sum(len(linear.weights) for linear in recipe.linears if not linear.shadow)
     assert 0 < pruned <= round(0.5 * linears)
-    saved = tiny / "recipe.json"
-    recipe.save(saved)
-    again = make_recipe(model, dataclasses.replace(settings, recipe=str(saved), pruned_share=1.0))
+    settings = CompileSettings(recipe=str(tiny / "recipe.json"), pruned_share=1.0)
+    again = make_recipe(mt.load_model(tiny / "model"), settings)
     assert not any(linear.shadow for linear in again.linears)
 
 
