@@ -101,7 +101,7 @@ def test_ours_over_the_paper() -> None:
     set_up = [PROFILE.cpu.setup_s_per_channel * model.layers * model.hidden for model, _ in runs]
     assert all(b <= a for a, b in zip(paper_s, ours, strict=True))
     assert _speedup(map(sum, zip(paper_s, set_up, strict=True)), ours) >= 2.5
-    assert _speedup(paper_s, ours) >= 1.24
+    assert _speedup(paper_s, ours) >= 1.25
 
 
 def test_placements_are_ordered() -> None:
