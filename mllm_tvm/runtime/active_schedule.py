@@ -2,7 +2,7 @@
 
 At each step (Giffler and Thompson) one of the tasks is placed that could start on the processor whose next
 completion is the earliest, before that completion: the one after which the lower bound of the schedule's
-length is the smallest, of equal ones the one that ends first. This is beam search of width one without its
+length is the smallest, of equal ones the first in program order. This is beam search of width one without its
 copies, a few microseconds a task, and what two chunks that take turns on two processors need.
 """
 
@@ -46,10 +46,10 @@ class _ActiveSchedule:
             self._place(candidates[0])
             return
         floor = self._floor(processor)
-        bounds = [(max(floor, self._bound_with(task, processor)), self._end(task)) for task in candidates]
-        best = min(range(len(candidates)), key=bounds.__getitem__)
-        self._bound = bounds[best][0]
-        self._place(candidates[best])
+        self._bound, task = min(
+            [(max(floor, self._bound_with(task, processor)), task) for task in candidates]
+        )
+        self._place(task)
 
     def _end(self, task: int) -> float:
         free = self.free[self._graph.processors[task]]

@@ -2,9 +2,10 @@
 
 What makes a schedule good here is that chunks are out of phase: while one is in its float functions another
 keeps the NPU busy. So the candidates order tasks by the length of the path that begins with them (critical
-path), with each chunk held back by a few tasks against the one before. Where a processor had better wait on
-purpose, as with two chunks that take turns, a greedy active schedule is shorter; small graphs are also
-searched with a beam over schedules of that kind.
+path), with each chunk held back by a few tasks against the one before, and short tasks first: they are soon
+done, and give the other processor something to do. Where a processor had better wait on purpose, as with two
+chunks that take turns, a greedy active schedule is shorter; small graphs are also searched with a beam over
+schedules of that kind.
 """
 
 from __future__ import annotations
@@ -19,12 +20,11 @@ from .paper_rule import paper_starts
 from .policy import ByKey, InOrder, Policy
 from .tasks import Program
 
-STAGGERS = (2.0, 3.0, 1.0)
-"""How far each chunk is held back, in mean tasks of the critical path; likeliest first."""
+ORDERS = ((4.0, 4.0), (0.0, 50.0), (1.0, 2.0), (2.0, 50.0))
+"""How far each chunk is held back, in mean tasks of the critical path, and how far a task, in its own
+durations; likeliest first."""
 NEAR = 1.002
 """With a schedule this near to the lower bound only the paper's is still compared."""
-FAR = 1.01
-"""Up to two chunks get an active schedule, the dearest to compute, if the first one is longer than this."""
 SMALL = 40
 """Up to this many tasks a graph is searched with a beam too."""
 BEAMS = ((40, False), (40, True), (120, True))
@@ -59,7 +59,7 @@ class _Search:
     def policy(self) -> Policy:
         """What follows the best schedule."""
         if isinf(self._program.duration_error):
-            self._keys = next(self._staggered_keys())
+            self._keys = next(self._orders())
         else:
             self._compare(lower_bound(self._graph, self._tails) * (1 + self._program.duration_error))
         if self._waits:
@@ -68,10 +68,8 @@ class _Search:
 
     def _compare(self, bound: float) -> None:
         good_enough = bound * _ROUNDING
-        for tried, keys in enumerate(self._staggered_keys()):
-            self._keep(dispatch_starts(self._graph, keys)[0], keys, waits=False)
-            if tried == 0 and max(self._chunks, default=0) <= 1 and self._best > good_enough * FAR:
-                self._keep(*active_starts(self._graph, self._tails), waits=True)
+        for makespan, keys, waits in self._schedules():
+            self._keep(makespan, keys, waits)
             if self._best <= good_enough:
                 return
             if self._best <= good_enough * NEAR:
@@ -81,18 +79,29 @@ class _Search:
         if len(self._chunks) <= SMALL:
             self._search_small()
 
+    def _schedules(self) -> Iterator[tuple[float, Sequence[float], bool]]:
+        """Makespan and keys of one schedule after the other, and whether processors wait in it.
+
+        The active schedule, the dearest to compute, is for up to two chunks.
+        """
+        for tried, keys in enumerate(self._orders()):
+            yield dispatch_starts(self._graph, keys)[0], keys, False
+            if not tried and max(self._chunks, default=0) <= 1:
+                yield *active_starts(self._graph, self._tails), True
+
     def _keep(self, makespan: float, keys: Sequence[float], waits: bool) -> None:
         if makespan < self._best:
             self._best, self._keys, self._waits = makespan, keys, waits
 
-    def _staggered_keys(self) -> Iterator[list[float]]:
+    def _orders(self) -> Iterator[list[float]]:
         if not any(self._chunks):
             yield [-tail for tail in self._tails]
             return
         step = self._mean_step()
-        for stagger in STAGGERS:
+        columns = list(zip(self._chunks, self._graph.durations, self._tails, strict=True))
+        for stagger, weight in ORDERS:
             delay = stagger * step
-            yield [delay * chunk - tail for chunk, tail in zip(self._chunks, self._tails, strict=True)]
+            yield [delay * chunk + weight * duration - tail for chunk, duration, tail in columns]
 
     def _mean_step(self) -> float:
         """Mean duration of the tasks on the critical path, but for the longest twentieth (set-up)."""

@@ -8,8 +8,8 @@ cheapest covers for each length of the longest chunk.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from math import gcd
+from dataclasses import dataclass
+from math import gcd, inf
 
 from .tasks import ScheduleError
 
@@ -46,21 +46,16 @@ def plan_prefill(tokens: int, costs: ChunkCosts) -> tuple[ChunkPlan, ...]:
 
     Raises ScheduleError as :func:`plan_chunks` does.
     """
-    lengths = sorted(costs.npu)
-    # A longer one would be padded by more than the shortest.
-    lengths = [length for length in lengths if length < max(tokens, 1) + lengths[0]]
-    if len(lengths) == 1 and 0 < tokens <= lengths[0]:
-        return _place(tokens, lengths)
-    shorter = [lengths[:bound] for bound in range(len(lengths), 0, -1)]
-    plans = [plan_chunks(tokens, bounded, costs.npu) for bounded in shorter]
-    plans += [_behind(b[-1], plan_chunks(tokens - b[-1], b, costs.npu)) for b in shorter if b[-1] < tokens]
-    return min(plans or [plan_chunks(tokens, lengths)], key=costs.prefill_s) if tokens else ()
-
-
-def _behind(length: int, rest: Sequence[ChunkPlan]) -> tuple[ChunkPlan, ...]:
-    """A full chunk of ``length`` tokens, and ``rest`` after it."""
-    moved = (replace(chunk, start=chunk.start + length) for chunk in rest)
-    return (ChunkPlan(0, length, length), *moved)
+    lengths = _checked_lengths(tokens, costs.npu)
+    if tokens <= lengths[0] and costs.npu[lengths[0]] == min(costs.npu.values()):
+        return _place(tokens, lengths[:1])
+    plans, covers = [], _Covers(tokens, lengths)
+    for length in lengths:
+        covers.allow(length, costs.npu[length])
+        if length < tokens:
+            plans.append(_place(tokens, [length, *covers.cheapest(tokens - length)]))
+        plans.append(_place(tokens, covers.cheapest(tokens)))
+    return min(reversed(plans), key=costs.prefill_s)
 
 
 def plan_chunks(
@@ -68,18 +63,25 @@ def plan_chunks(
 ) -> tuple[ChunkPlan, ...]:
     """The cheapest chunks that cover ``tokens``, longest first; only the last one is padded.
 
-    ``cost`` maps each chunk length to what running it costs (default: its length). The padding stays below
-    the smallest compiled length. Equal costs prefer less padding, then fewer chunks, then longer ones.
-    Raises ScheduleError for a negative token count, no chunk lengths, or a length without a cost.
+    ``cost`` maps each chunk length to what running it costs (default: its length). Equal costs prefer less
+    padding, then fewer chunks, then longer ones. Raises ScheduleError for a negative token count, no chunk
+    lengths, or a length without a cost.
     """
+    lengths = _checked_lengths(tokens, chunk_lengths)
+    prices = {length: float(length) for length in lengths} if cost is None else cost
+    covers = _Covers(tokens, lengths)
+    for length in lengths:
+        if length not in prices:
+            raise ScheduleError(f"chunk length {length} has no cost: give one for each of {lengths}")
+        covers.allow(length, prices[length])
+    return _place(tokens, covers.cheapest(tokens))
+
+
+def _checked_lengths(tokens: int, chunk_lengths: Iterable[int]) -> list[int]:
+    """The lengths, shortest first."""
     if tokens < 0:
         raise ScheduleError(f"cannot plan chunks for {tokens} tokens: expected 0 or more")
-    lengths = descending_lengths(chunk_lengths)
-    prices = {length: float(length) for length in lengths} if cost is None else cost
-    missing = [length for length in lengths if length not in prices]
-    if missing:
-        raise ScheduleError(f"chunk length {missing[0]} has no cost: give one for each of {lengths}")
-    return _place(tokens, _cheapest_cover(tokens, lengths, prices))
+    return descending_lengths(chunk_lengths)[::-1]
 
 
 def descending_lengths(chunk_lengths: Iterable[int]) -> list[int]:
@@ -90,36 +92,43 @@ def descending_lengths(chunk_lengths: Iterable[int]) -> list[int]:
     return lengths
 
 
-def _cheapest_cover(tokens: int, lengths: list[int], cost: Mapping[int, float]) -> list[int]:
-    """Chunk lengths, longest first, by dynamic programming over the exact sum of the lengths.
+class _Covers:
+    """The cheapest chunks for every number of tokens up to a limit, by dynamic programming over their sum.
 
     Sums are multiples of the lengths' common divisor: others are skipped.
     """
-    limit = tokens + lengths[-1] - 1
-    best: list[tuple[float, int, int] | None] = [(0.0, 0, 0)] + [None] * limit
-    divisor = gcd(*lengths)
-    for total in range(divisor, limit + 1, divisor):
-        options = []
-        for length in lengths:
-            rest = best[total - length] if length <= total else None
-            if rest is not None:
-                options.append((rest[0] + cost[length], rest[1] + 1, -length))
-        best[total] = min(options, default=None)
-    if tokens == 0:
-        return []
-    covers = [(entry[0], total) for total in range(tokens, limit + 1) if (entry := best[total]) is not None]
-    total, chosen = min(covers)[1], []
-    while total:
-        entry = best[total]
-        assert entry is not None
-        chosen.append(-entry[2])
-        total += entry[2]
-    return sorted(chosen, reverse=True)
+
+    def __init__(self, tokens: int, lengths: Sequence[int]) -> None:
+        self._unit = gcd(*lengths)
+        sums = (tokens + lengths[-1] - 1) // self._unit
+        self._best = [(0.0, 0)] + [(inf, 0)] * sums
+        """Cost and number of the chunks of each sum."""
+        self._last = [0] * (sums + 1)
+        """One of their lengths, in units."""
+
+    def allow(self, length: int, cost: float) -> None:
+        """Use chunks of one more length, which is longer than those before."""
+        best, step = self._best, length // self._unit
+        for total in range(step, len(best)):
+            before, chunks = best[total - step]
+            with_length = (before + cost, chunks + 1)
+            if with_length <= best[total]:
+                best[total], self._last[total] = with_length, step
+
+    def cheapest(self, tokens: int) -> list[int]:
+        """Chunk lengths, longest first, that cover so many tokens."""
+        first = -(-tokens // self._unit)
+        total = min(range(first, len(self._best)), key=lambda index: (self._best[index][0], index))
+        chosen = []
+        while total:
+            chosen.append(self._last[total] * self._unit)
+            total -= self._last[total]
+        return sorted(chosen, reverse=True)
 
 
 def _place(tokens: int, lengths: list[int]) -> tuple[ChunkPlan, ...]:
     chunks, start = [], 0
-    for length in lengths:
+    for length in lengths if tokens else ():
         used = min(length, tokens - start)
         chunks.append(ChunkPlan(start, used, length))
         start += used

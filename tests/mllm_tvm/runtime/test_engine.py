@@ -64,7 +64,8 @@ def session(monkeypatch: pytest.MonkeyPatch) -> FakeSession:
 
 @pytest.fixture
 def engine(artifact: Artifact, session: FakeSession) -> Iterator[Engine]:
-    with Engine(artifact, "host") as engine:
+    """Short chunks only: a prompt has several."""
+    with Engine(artifact, "host", chunk_lengths=(4,)) as engine:
         yield engine
 
 

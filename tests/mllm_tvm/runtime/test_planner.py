@@ -1,4 +1,4 @@
-"""The chunk planner: covers exactly, pads little, and is as cheap as brute force."""
+"""The chunk planner: covers every token once, and is as cheap as brute force."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ COSTS: list[Mapping[int, float]] = [
 
 
 def cheapest(tokens: int, cost: Mapping[int, float]) -> float:
-    """By trying every multiset of lengths whose padding stays below the smallest."""
-    smallest, best = min(cost), float("inf")
-    for count in range(tokens // smallest + 2):
+    """By trying every multiset of lengths that covers the tokens."""
+    best = float("inf")
+    for count in range(1, -(-tokens // min(cost)) + 1):
         for chosen in combinations_with_replacement(cost, count):
-            if tokens <= sum(chosen) < tokens + smallest:
+            if tokens <= sum(chosen):
                 best = min(best, sum(cost[length] for length in chosen))
     return best
 
@@ -48,18 +48,17 @@ def test_as_cheap_as_brute_force_at_measured_costs(tokens: int) -> None:
     assert 4 * cost[16] > 2 * cost[64] > cost[64] > cost[16]
     chunks = plan_chunks(tokens, list(cost), cost)
     assert sum(cost[chunk.length] for chunk in chunks) == pytest.approx(cheapest(tokens, cost))
-    assert chunks[-1].length - chunks[-1].tokens < 16
 
 
 @pytest.mark.parametrize("cost", COSTS)
-def test_covers_every_token_once_with_little_padding(cost: Mapping[int, float]) -> None:
+def test_covers_every_token_once(cost: Mapping[int, float]) -> None:
     for tokens in range(1, 700, 13):
         chunks = plan_chunks(tokens, list(cost), cost)
         ends = [chunk.start + chunk.tokens for chunk in chunks]
         assert [chunk.start for chunk in chunks] == [0, *ends[:-1]]
         assert ends[-1] == tokens
         assert all(chunk.tokens == chunk.length for chunk in chunks[:-1])
-        assert 0 <= chunks[-1].length - chunks[-1].tokens < min(cost)
+        assert 0 < chunks[-1].tokens <= chunks[-1].length
         lengths = [chunk.length for chunk in chunks]
         assert lengths == sorted(lengths, reverse=True)
 
@@ -71,6 +70,7 @@ def test_a_300_token_prompt_does_not_pay_for_512() -> None:
 
 def test_launch_overhead_prefers_fewer_chunks() -> None:
     assert [c.length for c in plan_chunks(64, (64, 16), {64: 65.0, 16: 17.0})] == [64]
+    assert [c.length for c in plan_chunks(40, (64, 16), {64: 50.0, 16: 17.0})] == [64], "three cost 51"
 
 
 def test_no_tokens() -> None:
@@ -105,6 +105,14 @@ def test_two_chunks_overlap_where_one_would_not() -> None:
     assert [chunk.length for chunk in plan_prefill(8, SMALL)] == [4, 4]
     quick_cpu = ChunkCosts(SMALL.npu, {4: 0.1, 8: 0.2})
     assert [chunk.length for chunk in plan_prefill(8, quick_cpu)] == [8]
+
+
+@pytest.mark.parametrize("tokens", [0, 1, 31, 32, 33])
+def test_plan_of_a_prefill_that_fits_the_shortest_chunk(tokens: int) -> None:
+    costs = ChunkCosts({32: 1.0, 64: 1.2}, {32: 0.5, 64: 1.0})
+    assert [c.length for c in plan_prefill(tokens, costs)] == [[], [32], [64]][(tokens > 0) + (tokens > 32)]
+    long_is_cheap = ChunkCosts({32: 2.0, 64: 1.5}, costs.cpu)
+    assert {c.length for c in plan_prefill(tokens, long_is_cheap)} <= {64}
 
 
 @pytest.mark.parametrize("tokens", [1, 7, 64, 300, 1024])

@@ -22,13 +22,12 @@ LAYERS = 6
 
 
 def covers(tokens: int, lengths: Sequence[int], chunks: int) -> Iterator[tuple[int, ...]]:
-    """Lengths in descending order that hold all tokens and pad less than the shortest."""
+    """Lengths in descending order that hold all tokens."""
     if tokens <= 0:
         yield ()
     elif chunks:
         for index, length in enumerate(lengths):
-            if length - tokens < LENGTHS[0]:
-                yield from ((length, *rest) for rest in covers(tokens - length, lengths[index:], chunks - 1))
+            yield from ((length, *rest) for rest in covers(tokens - length, lengths[index:], chunks - 1))
 
 
 def cut(tokens: int, lengths: Sequence[int]) -> list[ChunkPlan]:
@@ -52,5 +51,5 @@ def test_the_rule_is_nearly_as_good_as_simulating_every_cover(profile: str) -> N
             for name, configuration in zip(losses, (rule, replace(rule, plans_chunks=False)), strict=True):
                 chunks = plan_prompt(model, configuration, cost, tokens)
                 losses[name].append(seconds(model, cost, chunks) / best)
-    assert geometric_mean(losses["rule"]) <= 1.02
-    assert geometric_mean(losses["NPU time alone"]) > 1.02
+    assert geometric_mean(losses["rule"]) <= 1.01
+    assert geometric_mean(losses["NPU time alone"]) > 1.015
