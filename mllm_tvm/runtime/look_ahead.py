@@ -20,7 +20,7 @@ from .paper_rule import paper_starts
 from .policy import ByKey, InOrder, Policy
 from .tasks import Program
 
-ORDERS = ((4.0, 4.0), (0.0, 50.0), (1.0, 2.0), (2.0, 50.0))
+ORDERS = ((2.0, 6.0), (8.0, 50.0), (2.0, 2.0))
 """How far each chunk is held back, in mean tasks of the critical path, and how far a task, in its own
 durations; likeliest first."""
 NEAR = 1.002
