@@ -3,9 +3,8 @@
 What makes a schedule good here is that chunks are out of phase: while one is in its float functions another
 keeps the NPU busy. So the candidates order tasks by the length of the path that begins with them (critical
 path), with each chunk held back by a few tasks against the one before, and short tasks first: they are soon
-done, and give the other processor something to do. Where a processor had better wait on purpose, as with two
-chunks that take turns, a greedy active schedule is shorter; small graphs are also searched with a beam over
-schedules of that kind.
+done, and give the other processor something to do. Often a processor had better wait for a task on purpose:
+so chunks also take turns strictly, and small graphs are searched with a beam over schedules that wait.
 """
 
 from __future__ import annotations
@@ -13,16 +12,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from math import isinf
 
-from .active_schedule import active_starts
 from .beam_search import beam_search
 from .list_schedule import ScheduleGraph, dispatch_starts, lower_bound, serial_starts, tails
 from .paper_rule import paper_starts
 from .policy import ByKey, InOrder, Policy
 from .tasks import Program
 
-ORDERS = ((2.0, 6.0), (8.0, 50.0), (2.0, 2.0))
+ORDERS = ((1.0, 12.0), (2.0, 1.0))
 """How far each chunk is held back, in mean tasks of the critical path, and how far a task, in its own
 durations; likeliest first."""
+LAG = 1.2
+"""How far each chunk is behind, in NPU tasks, when chunks take turns."""
 NEAR = 1.002
 """With a schedule this near to the lower bound only the paper's is still compared."""
 SMALL = 40
@@ -80,14 +80,12 @@ class _Search:
             self._search_small()
 
     def _schedules(self) -> Iterator[tuple[float, Sequence[float], bool]]:
-        """Makespan and keys of one schedule after the other, and whether processors wait in it.
-
-        The active schedule, the dearest to compute, is for up to two chunks.
-        """
+        """Makespan and keys of one schedule after the other, and whether processors wait in it."""
+        several = any(self._chunks)
         for tried, keys in enumerate(self._orders()):
             yield dispatch_starts(self._graph, keys)[0], keys, False
-            if not tried and max(self._chunks, default=0) <= 1:
-                yield *active_starts(self._graph, self._tails), True
+            if several and not tried:
+                yield *serial_starts(self._graph, self._turns()), True
 
     def _keep(self, makespan: float, keys: Sequence[float], waits: bool) -> None:
         if makespan < self._best:
@@ -102,6 +100,14 @@ class _Search:
         for stagger, weight in ORDERS:
             delay = stagger * step
             yield [delay * chunk + weight * duration - tail for chunk, duration, tail in columns]
+
+    def _turns(self) -> list[float]:
+        """Keys by how many tasks of the chunk the NPU has had; equal ones follow the program."""
+        keys, had = [], [LAG * chunk for chunk in range(max(self._chunks) + 1)]
+        for task in self._program.tasks:
+            keys.append(had[task.chunk])
+            had[task.chunk] += task.processor != "cpu"
+        return keys
 
     def _mean_step(self) -> float:
         """Mean duration of the tasks on the critical path, but for the longest twentieth (set-up)."""

@@ -14,7 +14,7 @@ from mllm_tvm.runtime.list_schedule import ScheduleGraph, lower_bound, tails
 from mllm_tvm.runtime.scheduler import Scheduler, simulate
 from mllm_tvm.runtime.tasks import Program, ScheduleError, Task
 from mllm_tvm.simulate.bound import prefill_bound
-from mllm_tvm.simulate.configuration import PAPER
+from mllm_tvm.simulate.configuration import OURS, PAPER
 from mllm_tvm.simulate.errors import SimulationError
 from mllm_tvm.simulate.models import MODELS, ModelShape
 from mllm_tvm.simulate.optimum import optimal_makespan
@@ -102,7 +102,7 @@ def test_ours_is_never_worse_than_the_paper_and_near_the_bound(model: ModelShape
         assert ours <= paper * (1 + 1e-9)
         assert prefill_bound(graph_of(tasks)) <= ours * (1 + 1e-9)
         if prompt == 1024:
-            assert ours <= 1.005 * prefill_bound(graph_of(tasks))
+            assert ours <= 1.002 * prefill_bound(graph_of(tasks))
 
 
 def test_ours_keeps_both_processors_busy_in_long_prompts() -> None:
@@ -113,8 +113,8 @@ def test_ours_keeps_both_processors_busy_in_long_prompts() -> None:
         for prompt in (1300, 1561, 2048)
         for run in [simulate_prefill(model, OURS, PROFILE, prompt)]
     ]
-    assert mean(over) <= 1.025
-    assert max(over) <= 1.1
+    assert mean(over) <= 1.01
+    assert max(over) <= 1.06
 
 
 @pytest.mark.parametrize("policy", ["sequential", "in-order", "paper", "ours"])
