@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import gcd, inf
+from typing import NamedTuple
 
 from .tasks import ScheduleError
 
 
-@dataclass(frozen=True, slots=True)
-class ChunkPlan:
+class ChunkPlan(NamedTuple):
     """``tokens`` tokens from ``start`` on, run by functions compiled for ``length`` >= ``tokens`` rows."""
 
     start: int
@@ -49,13 +49,14 @@ def plan_prefill(tokens: int, costs: ChunkCosts) -> tuple[ChunkPlan, ...]:
     lengths = _checked_lengths(tokens, costs.npu)
     if tokens <= lengths[0] and costs.npu[lengths[0]] == min(costs.npu.values()):
         return _place(tokens, lengths[:1])
-    plans, covers = [], _Covers(tokens, lengths)
+    found, covers = [], _Covers(tokens, lengths)
     for length in lengths:
         covers.allow(length, costs.npu[length])
         if length < tokens:
-            plans.append(_place(tokens, [length, *covers.cheapest(tokens - length)]))
-        plans.append(_place(tokens, covers.cheapest(tokens)))
-    return min(reversed(plans), key=costs.prefill_s)
+            found.append((length, *covers.cheapest(tokens - length)))
+        found.append((*covers.cheapest(tokens),))
+    plans = [_place(tokens, chosen) for chosen in dict.fromkeys(reversed(found))]
+    return min(plans, key=costs.prefill_s)
 
 
 def plan_chunks(
@@ -63,9 +64,8 @@ def plan_chunks(
 ) -> tuple[ChunkPlan, ...]:
     """The cheapest chunks that cover ``tokens``, longest first; only the last one is padded.
 
-    ``cost`` maps each chunk length to what running it costs (default: its length). Equal costs prefer less
-    padding, then fewer chunks, then longer ones. Raises ScheduleError for a negative token count, no chunk
-    lengths, or a length without a cost.
+    ``cost`` maps each chunk length to what running it costs (default: its length). Equal costs prefer longer
+    chunks. Raises ScheduleError for a negative token count, no chunk lengths, or a length without a cost.
     """
     lengths = _checked_lengths(tokens, chunk_lengths)
     prices = {length: float(length) for length in lengths} if cost is None else cost
@@ -93,40 +93,36 @@ def descending_lengths(chunk_lengths: Iterable[int]) -> list[int]:
 
 
 class _Covers:
-    """The cheapest chunks for every number of tokens up to a limit, by dynamic programming over their sum.
+    """The cheapest chunks for every number of tokens up to a limit, by dynamic programming.
 
-    Sums are multiples of the lengths' common divisor: others are skipped.
+    Tokens are counted in units of the lengths' common divisor.
     """
 
     def __init__(self, tokens: int, lengths: Sequence[int]) -> None:
         self._unit = gcd(*lengths)
-        sums = (tokens + lengths[-1] - 1) // self._unit
-        self._best = [(0.0, 0)] + [(inf, 0)] * sums
-        """Cost and number of the chunks of each sum."""
-        self._last = [0] * (sums + 1)
-        """One of their lengths, in units."""
+        units = -(-tokens // self._unit)
+        self._cost = [0.0] + [inf] * units
+        self._first = [0] * (units + 1)
+        """The length of one of the chunks."""
 
     def allow(self, length: int, cost: float) -> None:
         """Use chunks of one more length, which is longer than those before."""
-        best, step = self._best, length // self._unit
-        for total in range(step, len(best)):
-            before, chunks = best[total - step]
-            with_length = (before + cost, chunks + 1)
-            if with_length <= best[total]:
-                best[total], self._last[total] = with_length, step
+        costs, step = self._cost, length // self._unit
+        for units in range(1, len(costs)):
+            with_length = cost + (costs[units - step] if units > step else 0.0)
+            if with_length <= costs[units]:
+                costs[units], self._first[units] = with_length, length
 
     def cheapest(self, tokens: int) -> list[int]:
         """Chunk lengths, longest first, that cover so many tokens."""
-        first = -(-tokens // self._unit)
-        total = min(range(first, len(self._best)), key=lambda index: (self._best[index][0], index))
         chosen = []
-        while total:
-            chosen.append(self._last[total] * self._unit)
-            total -= self._last[total]
+        while tokens > 0:
+            chosen.append(self._first[-(-tokens // self._unit)])
+            tokens -= chosen[-1]
         return sorted(chosen, reverse=True)
 
 
-def _place(tokens: int, lengths: list[int]) -> tuple[ChunkPlan, ...]:
+def _place(tokens: int, lengths: Sequence[int]) -> tuple[ChunkPlan, ...]:
     chunks, start = [], 0
     for length in lengths if tokens else ():
         used = min(length, tokens - start)

@@ -85,6 +85,7 @@ class ModelRunner:
         if config.durations is not None:
             expected = ExactDurations(config.durations)
         self._prepared = PreparedPrefills(self._graph, costs, policy, expected)
+        self._warm_up()
         self._cpu = CpuWorker(open_functions, {function.name for function in calls})
         self._decode = DecodeProgram(self._graph, self._cpu.functions, parameters)
         try:
@@ -142,6 +143,11 @@ class ModelRunner:
             self._npu.close()
         finally:
             self._cpu.close()
+
+    def _warm_up(self) -> None:
+        """Schedule a short prefill without running it: half of what the first one takes is cold code."""
+        tokens = min(min(self._config.chunk_lengths) + 1, self._config.max_positions)
+        run_on_virtual_clock(self._prepared.get(tokens, all_logits=False).scheduler, lambda _task: None)
 
     def _check(self, tokens: int) -> None:
         if self._failure is not None:
