@@ -21,8 +21,8 @@ from .tasks import Program
 ORDERS = ((1.0, 12.0), (2.0, 1.0))
 """How far each chunk is held back, in mean tasks of the critical path, and how far a task, in its own
 durations; likeliest first."""
-LAG = 1.2
-"""How far each chunk is behind, in NPU tasks, when chunks take turns."""
+FIRST_LAG, LAG = 0.9, 1.2
+"""How far each chunk is behind, in NPU tasks, when chunks take turns: with its first task, and then."""
 NEAR = 1.002
 """With a schedule this near to the lower bound only the paper's is still compared."""
 SMALL = 40
@@ -107,10 +107,10 @@ class _Search:
 
     def _turns(self) -> list[float]:
         """Keys by how many tasks of the chunk the NPU has had; equal ones follow the program."""
-        keys, had = [], [LAG * chunk for chunk in range(max(self._chunks) + 1)]
-        for task in self._program.tasks:
-            keys.append(had[task.chunk])
-            had[task.chunk] += task.processor != "cpu"
+        keys, had = [], [0] * (max(self._chunks) + 1)
+        for chunk, task in zip(self._chunks, self._program.tasks, strict=True):
+            keys.append(had[chunk] + (LAG if had[chunk] else FIRST_LAG) * chunk)
+            had[chunk] += task.processor != "cpu"
         return keys
 
     def _mean_step(self) -> float:
