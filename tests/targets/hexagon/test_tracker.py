@@ -59,9 +59,15 @@ def free_port() -> int:
 
 
 def emulators() -> list[psutil.Process]:
-    # TVM's own client leaves zombies behind, which other tests use.
-    children = psutil.Process().children(recursive=True)
-    return [c for c in children if c.name() == "qemu-hexagon" and c.status() != psutil.STATUS_ZOMBIE]
+    return [child for child in psutil.Process().children(recursive=True) if _is_emulator(child)]
+
+
+def _is_emulator(process: psutil.Process) -> bool:
+    try:
+        # TVM's own client leaves zombies behind, which other tests use.
+        return process.name() == "qemu-hexagon" and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # it ended since it was listed
+        return False
 
 
 def call_add(session: DeviceSession) -> tuple[int, np.ndarray]:

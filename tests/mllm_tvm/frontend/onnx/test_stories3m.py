@@ -14,7 +14,7 @@ from tvm import ir
 from mllm_tvm.frontend import Model, load_model
 from mllm_tvm.frontend.float_model import FloatModel
 from mllm_tvm.quantization.executor import QuantizedModel
-from mllm_tvm.quantization.hot_rows import Memory
+from mllm_tvm.quantization.hot_rows import model_bytes
 from relax_passes.expose_linear_inputs import linear_inputs
 from relax_passes.graph import bindings, op_name
 from tests.mllm_tvm.frontend.gguf_files import convert
@@ -81,7 +81,7 @@ def test_every_road_gives_the_same_bits(
     assert model.tokenizer.encode(PROMPT) == tokens[:-NEW_TOKENS]
     assert _arrays(model) == _arrays(hf_model.model)
     assert _operations(model.module) == _operations(hf_model.model.module)
-    assert _memory(model) == _memory(hf_model.model)
+    assert _bytes(model) == _bytes(hf_model.model)
     found = QuantizedModel(model, uncalibrated_recipe(model, shadow_share=1.0)).run(tokens)
     np.testing.assert_array_equal(found, expected)
 
@@ -92,10 +92,10 @@ def _arrays(model: Model) -> Counter[bytes]:
     return Counter(hashlib.sha256(array).digest() for array in flat)
 
 
-def _memory(model: Model) -> Memory:
+def _bytes(model: Model) -> int:
     """What calibration knows of a model's memory."""
     linears = linear_inputs(model.module["main"]).values()
-    return Memory.of(model, [weight for weights in linears for weight in weights])
+    return model_bytes(model, [weight for weights in linears for weight in weights])
 
 
 def _operations(module: ir.IRModule) -> Counter[str]:
