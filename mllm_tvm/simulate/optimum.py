@@ -39,6 +39,8 @@ def optimal_makespan(
     solver = cp_model.CpSolver()
     solver.parameters.num_workers = _STRATEGIES
     solver.parameters.max_time_in_seconds = limit_s
+    # It would leave Ctrl-C ending the process at once, with nothing closed.
+    solver.parameters.catch_sigint_signal = False
     if solver.solve(model) != cp_model.OPTIMAL:
         raise SimulationError(
             f"no proven optimum of {len(ordered)} tasks in {limit_s} s: use the lower bound"

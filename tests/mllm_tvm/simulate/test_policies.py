@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import sys
 import time
 from dataclasses import replace
@@ -85,6 +87,14 @@ def test_optimum_without_the_solver(monkeypatch: pytest.MonkeyPatch) -> None:
         SimulationError, match=r"exact schedules need OR-Tools .*pip install mllm-tvm\[optimum\]"
     ):
         optimal_makespan([Task(0, "cpu", (), 1.0)])
+
+
+def test_optimum_leaves_interrupts_alone() -> None:
+    pytest.importorskip("ortools", reason="OR-Tools (the optional extra optimum) is not installed")
+    assert optimal_makespan([Task(0, "cpu", (), 1.0), Task(1, "npu", (0,), 1.0)]) == pytest.approx(2.0)
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(5.0)
 
 
 def test_optimum_that_cannot_be_proven_in_time() -> None:
