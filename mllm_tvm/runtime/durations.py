@@ -9,7 +9,7 @@ from typing import Protocol
 from mllm_tvm.manifest import FunctionSpec, Processor
 
 from .expansion import Duration, TaskGraph, UsageKey
-from .planner import ChunkCosts, descending_lengths
+from .planner import ChunkCosts, ascending_lengths
 from .task_graph import CallGraph
 from .tasks import PROCESSORS, Span
 
@@ -39,7 +39,7 @@ def chunk_costs(
         ScheduleError: no chunk lengths, or one that is not positive.
     """
     placed = [function for function in functions if function.processor == processor]
-    return {m: sum(duration(f, processor, m) for f in placed) for m in descending_lengths(chunk_lengths)}
+    return {m: sum(duration(f, processor, m) for f in placed) for m in ascending_lengths(chunk_lengths)}
 
 
 def prefill_costs(graph: CallGraph, chunk_lengths: Iterable[int], duration: Duration) -> ChunkCosts:
@@ -47,7 +47,7 @@ def prefill_costs(graph: CallGraph, chunk_lengths: Iterable[int], duration: Dura
 
     Raises ScheduleError as :func:`chunk_costs` does.
     """
-    lengths = descending_lengths(chunk_lengths)
+    lengths = ascending_lengths(chunk_lengths)
     calls = [graph.graph.calls[index] for index in graph.live if not graph.is_head(index)]
     functions = [graph.functions[call.function] for call in calls]
     return ChunkCosts(

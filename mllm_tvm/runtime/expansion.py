@@ -16,7 +16,7 @@ from typing import NamedTuple
 from mllm_tvm.manifest import Call, FunctionSpec
 
 from .planner import ChunkPlan
-from .tasks import Program, Task
+from .tasks import Program, Task, transposed
 
 Duration = Callable[[FunctionSpec, str, int], float]
 """Expected seconds of a function on a processor that computes that many rows."""
@@ -61,18 +61,9 @@ class CallList:
         self.index = {position: index for index, position in enumerate(self.positions)}
         self.needs = [tuple(self.index[call] for call in (*c.producers, *c.appends)) for c in live]
         """What each call needs of its own chunk."""
-        self.successors = _transposed(self.needs)
+        self.successors = transposed(self.needs)
         self.appends = [(index, call.appends) for index, call in enumerate(live) if call.appends]
         """The calls that need others (by position) of all earlier chunks too."""
-
-
-def _transposed(needs: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
-    """Who needs each of them."""
-    successors: list[list[int]] = [[] for _ in needs]
-    for index, needed in enumerate(needs):
-        for dependency in needed:
-            successors[dependency].append(index)
-    return [tuple(following) for following in successors]
 
 
 class Work(NamedTuple):

@@ -54,6 +54,8 @@ class _Search:
         self._program = program
         self._graph = ScheduleGraph.of(program)
         self._chunks = [task.chunk for task in program.tasks]
+        self._has_chunks = any(self._chunks)
+        """Whether there is more than one."""
         self._tails = tails(self._graph)
         self._best = float("inf")
         self._keys: Sequence[float] = ()
@@ -85,10 +87,9 @@ class _Search:
 
     def _schedules(self) -> Iterator[tuple[float, Sequence[float], bool]]:
         """Makespan and keys of one schedule after the other, and whether processors wait in it."""
-        several = any(self._chunks)
         for tried, keys in enumerate(self._orders()):
             yield dispatch_starts(self._graph, keys)[0], keys, False
-            if several and not tried:
+            if self._has_chunks and not tried:
                 yield *serial_starts(self._graph, self._turns()), True
 
     def _keep(self, makespan: float, keys: Sequence[float], waits: bool) -> None:
@@ -96,7 +97,7 @@ class _Search:
             self._best, self._keys, self._waits = makespan, keys, waits
 
     def _orders(self) -> Iterator[list[float]]:
-        if not any(self._chunks):
+        if not self._has_chunks:
             yield [-tail for tail in self._tails]
             return
         step = self._mean_step()

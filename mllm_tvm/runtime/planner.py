@@ -47,14 +47,14 @@ def plan_prefill(tokens: int, costs: ChunkCosts) -> tuple[ChunkPlan, ...]:
     Raises ScheduleError as :func:`plan_chunks` does.
     """
     lengths = _checked_lengths(tokens, costs.npu)
-    if tokens <= lengths[0] and costs.npu[lengths[0]] == min(costs.npu.values()):
+    if 0 < tokens <= lengths[0] and costs.npu[lengths[0]] == min(costs.npu.values()):
         return _place(tokens, lengths[:1])
     found, covers = [], _Covers(tokens, lengths)
     for length in lengths:
         covers.allow(length, costs.npu[length])
         if length < tokens:
             found.append((length, *covers.cheapest(tokens - length)))
-        found.append((*covers.cheapest(tokens),))
+        found.append(tuple(covers.cheapest(tokens)))
     plans = [_place(tokens, chosen) for chosen in dict.fromkeys(reversed(found))]
     return min(plans, key=costs.prefill_s)
 
@@ -81,13 +81,13 @@ def _checked_lengths(tokens: int, chunk_lengths: Iterable[int]) -> list[int]:
     """The lengths, shortest first."""
     if tokens < 0:
         raise ScheduleError(f"cannot plan chunks for {tokens} tokens: expected 0 or more")
-    return descending_lengths(chunk_lengths)[::-1]
+    return ascending_lengths(chunk_lengths)
 
 
-def descending_lengths(chunk_lengths: Iterable[int]) -> list[int]:
-    """Each chunk length once, longest first; raises ScheduleError for none, or one that is not positive."""
-    lengths = sorted(set(chunk_lengths), reverse=True)
-    if not lengths or lengths[-1] < 1:
+def ascending_lengths(chunk_lengths: Iterable[int]) -> list[int]:
+    """Each chunk length once, shortest first; raises ScheduleError for none, or one that is not positive."""
+    lengths = sorted(set(chunk_lengths))
+    if not lengths or lengths[0] < 1:
         raise ScheduleError(f"chunk lengths {lengths}: expected one or more positive lengths")
     return lengths
 
@@ -124,7 +124,7 @@ class _Covers:
 
 def _place(tokens: int, lengths: Sequence[int]) -> tuple[ChunkPlan, ...]:
     chunks, start = [], 0
-    for length in lengths if tokens else ():
+    for length in lengths:
         used = min(length, tokens - start)
         chunks.append(ChunkPlan(start, used, length))
         start += used

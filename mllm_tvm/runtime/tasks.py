@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -61,14 +61,17 @@ class Program:
         """
         ordered = program_order(tasks, processors)
         index = {task.id: position for position, task in enumerate(ordered)}
-        successors: list[list[int]] = [[] for _ in ordered]
-        dependencies = []
-        for position, task in enumerate(ordered):
-            needed = {index[dep] for dep in task.deps}
-            dependencies.append(len(needed))
-            for dependency in needed:
-                successors[dependency].append(position)
-        return Program(ordered, successors, dependencies)
+        needs = [{index[dep] for dep in task.deps} for task in ordered]
+        return Program(ordered, transposed(needs), [len(needed) for needed in needs])
+
+
+def transposed(needs: Sequence[Iterable[int]]) -> list[tuple[int, ...]]:
+    """The tasks that need each task, from those that each task needs; both known by their index."""
+    successors: list[list[int]] = [[] for _ in needs]
+    for index, needed in enumerate(needs):
+        for dependency in needed:
+            successors[dependency].append(index)
+    return [tuple(following) for following in successors]
 
 
 def program_order(tasks: Sequence[Task], processors: Sequence[str] = PROCESSORS) -> tuple[Task, ...]:
@@ -76,11 +79,8 @@ def program_order(tasks: Sequence[Task], processors: Sequence[str] = PROCESSORS)
     index = _check_tasks(tasks, processors)
     if all(index[dep] < position for position, task in enumerate(tasks) for dep in task.deps):
         return tuple(tasks)
-    pending = [len(set(task.deps)) for task in tasks]
-    successors: list[list[int]] = [[] for _ in tasks]
-    for position, task in enumerate(tasks):
-        for dep in set(task.deps):
-            successors[index[dep]].append(position)
+    needs = [{index[dep] for dep in task.deps} for task in tasks]
+    pending, successors = [len(needed) for needed in needs], transposed(needs)
     heap = [position for position, count in enumerate(pending) if count == 0]
     ordered: list[Task] = []
     while heap:
