@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from mllm_tvm.cli.simulate_text import chunks_text, speed
+from mllm_tvm.cli.simulate_text import chunks_text
+from mllm_tvm.report.text import speed
 
 if TYPE_CHECKING:
     from mllm_tvm.simulate.configuration import Configuration

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from mllm_tvm.report.text import speed
+
 if TYPE_CHECKING:
     from mllm_tvm.simulate.search import SearchResult
     from mllm_tvm.simulate.summary import Summary
@@ -75,11 +77,6 @@ def chunks_text(lengths: Iterable[int]) -> str:
     """``640, 2 x 256`` for chunks of 640, 256 and 256 rows."""
     runs = [(length, len(list(run))) for length, run in groupby(lengths)]
     return ", ".join(f"{count} x {length}" if count > 1 else f"{length}" for length, count in runs)
-
-
-def speed(tokens_per_s: float) -> str:
-    """Tokens a second, with a decimal where it says something."""
-    return f"{tokens_per_s:.0f}" if tokens_per_s >= 100 else f"{tokens_per_s:.1f}"
 
 
 def _step_line(step: Summary) -> str:

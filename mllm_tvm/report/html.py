@@ -9,6 +9,7 @@ from html import escape
 from importlib import resources
 from pathlib import Path
 
+from .text import speed
 from .timeline import Event, idle_gaps, seconds_by_function
 from .write import write_text
 
@@ -84,7 +85,7 @@ def _bars(bars: Mapping[str, float]) -> str:
     longest = max(bars.values()) or 1.0
     rows = "".join(
         f'<div class="bar"><span>{escape(name)}</span>'
-        f'<i style="width:{60 * value / longest:.2f}%"></i><b>{value:.{0 if value >= 100 else 1}f}</b></div>'
+        f'<i style="width:{60 * value / longest:.2f}%"></i><b>{speed(value)}</b></div>'
         for name, value in bars.items()
     )
     return f'<section id="ablation"><h2>Ablation, prefill tokens/s</h2>{rows}</section>'

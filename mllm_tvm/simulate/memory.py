@@ -45,14 +45,13 @@ def memory_use(model: ModelShape, configuration: Configuration, prompt: int, out
         columns += model.hidden + model.up_columns
     hot = max(OUTLIER_CHANNELS, round(0.03 * model.hidden))
     longest = min(max(configuration.chunk_lengths, default=prompt), prompt)
-    widest = max(model.up_columns, model.qkv_columns)
     return MemoryUse(
         npu_weights=model.linear_weights,
         embedding=2 * model.head_weights,
         head=model.head_weights,
         kv_cache=model.kv_bytes(prompt + output),
         shadow_rows=4 * hot * columns * len(shadows),
-        activations=4 * _BUFFERS * longest * widest,
+        activations=_buffer_bytes(model, longest),
     )
 
 
@@ -61,7 +60,11 @@ def npu_bytes(model: ModelShape, configuration: Configuration, prompt: int) -> i
     if configuration.placement.linear != "npu":
         return 0
     longest = max(configuration.chunk_lengths, default=prompt)
-    return model.linear_weights + 4 * _BUFFERS * longest * max(model.up_columns, model.qkv_columns)
+    return model.linear_weights + _buffer_bytes(model, longest)
+
+
+def _buffer_bytes(model: ModelShape, rows: int) -> int:
+    return 4 * _BUFFERS * rows * max(model.up_columns, model.qkv_columns)
 
 
 def check_memory(
