@@ -14,6 +14,7 @@ from tvm.relax.dpl import DFPattern, is_const, is_op, wildcard
 
 from targets.cpu.attention_output import LIMIT, Quantization
 from targets.cpu.legalize_attention import attention_kernel
+from targets.cpu.rewrite import rewrite_functions, users_of
 
 
 @tvm.transform.module_pass(opt_level=0, name="FuseAttentionQuantize")
@@ -25,10 +26,7 @@ class FuseAttentionQuantize:
 
     def transform_module(self, mod: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
         fuser = _Fuser(mod)
-        for gvar, function in mod.functions_items():
-            if isinstance(function, relax.Function):
-                fuser.builder_.update_func(gvar, fuser.rewrite(function))
-        return fuser.builder_.get()
+        return rewrite_functions(mod, fuser.builder_, fuser.rewrite)
 
 
 @dataclass(frozen=True)
@@ -92,10 +90,7 @@ class _Finder:
     def __init__(self, function: relax.Function) -> None:
         self.values = dict(relax.analysis.get_var2val(function).items())
         self.variables = {value: var for var, value in self.values.items()}
-        self.users: dict[relax.Var, set[relax.Var]] = {}
-        for user, value in self.values.items():
-            for var in relax.analysis.all_vars(value):
-                self.users.setdefault(var, set()).add(user)
+        self.users = users_of(self.values)
 
     def find(self) -> Iterator[_Match]:
         """The quantized attentions whose values on the way nothing else reads."""

@@ -16,6 +16,8 @@ import tvm
 from tvm import relax, te, tirx, topi
 from tvm_ffi import structural_equal
 
+from targets.cpu.rewrite import rewrite_functions, users_of
+
 _CALL_TIR = tvm.ir.Op.get("relax.call_tir")
 # FuseOps' numbers: elementwise, broadcast, injective.
 _FUSIBLE_PATTERNS = (0, 1, 2)
@@ -27,10 +29,7 @@ class JoinOutputs:
 
     def transform_module(self, mod: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
         joiner = _Joiner(mod)
-        for gvar, function in mod.functions_items():
-            if isinstance(function, relax.Function):
-                joiner.builder_.update_func(gvar, joiner.rewrite(function))
-        return joiner.builder_.get()
+        return rewrite_functions(mod, joiner.builder_, joiner.rewrite)
 
 
 def _identities(*tensors: te.Tensor) -> list[te.Tensor]:
@@ -45,10 +44,7 @@ class _Results:
         self.values: dict[relax.Var, relax.Expr] = dict(relax.analysis.get_var2val(function).items())
         self.tuple = self.values.get(function.body.body)
         self.fields = list(self.tuple.fields) if isinstance(self.tuple, relax.Tuple) else []
-        self.users: dict[relax.Var, set[relax.Var]] = {}
-        for user, value in self.values.items():
-            for var in relax.analysis.all_vars(value) if not value.same_as(self.tuple) else ():
-                self.users.setdefault(var, set()).add(user)
+        self.users = users_of({v: value for v, value in self.values.items() if not value.same_as(self.tuple)})
 
     def joinable(self) -> list[list[relax.Var]]:
         """Results to join, by shape."""

@@ -14,6 +14,7 @@ from targets.cpu.errors import LoweringError
 from targets.cpu.glu import glu_w8a8, outliers_w8a8
 from targets.cpu.linear import linear_w8a8
 from targets.cpu.linear_f32 import linear_f32
+from targets.cpu.rewrite import rewrite_functions
 from targets.cpu.shadow import shadow_linear
 from targets.cpu.target import has_vnni
 from targets.packing import COLUMNS
@@ -34,26 +35,20 @@ class BindNamedKernels:
         self.target = target
 
     def transform_module(self, mod: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
-        return _Binder(mod, has_vnni(self.target)).run()
+        binder = _Binder(mod, has_vnni(self.target))
+        return rewrite_functions(mod, binder.builder_, binder.visit_expr)
 
 
 @relax.expr_functor.mutator
 class _Binder(relax.PyExprMutator):
     def __init__(self, mod: tvm.IRModule, vnni: bool):
         super().__init__(mod)
-        self.mod = mod
         self.vnni = vnni
         self.kernels: dict[str, Callable[[tvm.ir.Call], tirx.PrimFunc]] = {
             LINEAR_F32: _float_linear,
             LINEAR_W8A8: lambda call: _linear(call, vnni),
             SHADOW_LINEAR: _shadow,
         }
-
-    def run(self) -> tvm.IRModule:
-        for gvar, function in self.mod.functions_items():
-            if isinstance(function, relax.Function):
-                self.builder_.update_func(gvar, self.visit_expr(function))
-        return self.builder_.get()
 
     def visit_call_(self, call: tvm.ir.Call) -> relax.Expr:
         call = super().visit_call_(call)
